@@ -219,8 +219,8 @@ _ENDS: dict[type[nn.Module], tuple[str, str]] = {
 def _shape(module: nn.Module, c_in: int) -> _Shape:
     """Return channels, kernel, stride and groups of a module at a site, from its convolutions."""
     if type(module) in _ENDS:
-        first, last = (module.get_submodule(path) for path in _ENDS[type(module)])
-        return _Shape(c_in=_shape(first, 0).c_in, c_out=_shape(last, 0).c_out)
+        first, last = (_shape(module.get_submodule(path), 0) for path in _ENDS[type(module)])
+        return _Shape(c_in=first.c_in, c_out=last.c_out)
     match module:
         case Conv(conv=conv):
             return _Shape(

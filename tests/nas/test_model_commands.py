@@ -65,7 +65,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("before", "after", "problem"),
     [
-        ("OwnGate, [32]", "SimAM, []", "backbone[3]: unknown module 'SimAM' (an attention of the file's own fork"),
+        (
+            "OwnGate, [32]",
+            "SKAttention, []",
+            "backbone[3]: unknown module 'SKAttention' (an attention of the file's own fork",
+        ),
         ("OwnGate, [32]", "torch_safe_load, [a.pt]", "backbone[3]: torch_safe_load is no layer"),
         ("OwnGate, [32]", "C2f, [32, 1, 2, 3, 4, 5]", "backbone[3]: C2f cannot be built of [32, 1, 2, 3, 4, 5]: "),
         ("OwnGate, [32]", "nn.Conv2d, [3, 8, 3]", "backbone[3]: nn.Conv2d cannot take 32x"),

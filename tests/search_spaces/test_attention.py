@@ -22,7 +22,7 @@ Weights = dict[str, Array]
 NAMES = ["SE", "ECA", "CBAM", "CoordAtt", "SimAM", "EMA", "GAM", "ShuffleAttention", "LSKA"]
 
 
-def build(name: str, channels: int, **parameters: Value) -> nn.Module:
+def build(name: str, channels: int, **parameters: Value) -> Any:
     record = OPERATORS[name]
     site = Site(
         path="", kind=SiteKind.INSERTED, c_in=channels, c_out=channels, kernel=0, stride=1, activation=nn.Identity()
@@ -169,7 +169,7 @@ CASES: list[tuple[str, int, dict[str, int]]] = [
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), CASES, ids=str)
 def test_attention_equals_its_definition(
-    name: str, channels: int, parameters: dict[str, int], awake: Callable[[nn.Module], nn.Module]
+    name: str, channels: int, parameters: dict[str, int], awake: Callable[[nn.Module], Any]
 ) -> None:
     module = awake(build(name, channels, **parameters)).double()
     x = torch.randn(2, channels, 5, 7, dtype=torch.float64)
@@ -197,9 +197,7 @@ START = {"SE": 0.982, "CBAM": 0.982**2, "CoordAtt": 0.982**2, "EMA": 0.982, "GAM
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_attention_starts_near_the_identity_where_its_form_allows(
-    name: str, awake: Callable[[nn.Module], nn.Module]
-) -> None:
+def test_attention_starts_near_the_identity_where_its_form_allows(name: str, awake: Callable[[nn.Module], Any]) -> None:
     record, module, x = OPERATORS[name], awake(build(name, 64)), torch.randn(2, 64, 6, 8)
     assert (record.init_from is not None) == (name in START)
     if record.init_from is not None:
@@ -265,7 +263,7 @@ def norm(theirs: str, ours: str) -> dict[str, str]:
     return {f"{theirs}.{part}": f"{ours}.{part}" for part in parts}
 
 
-def test_attention_equals_that_of_timm(awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any]) -> None:
     x = torch.randn(2, 64, 7, 9)
     both = {"fc1": "squeeze", "fc2": "excite"}
     linear = {f"{new}.{part}": f"{old}.{part}" for new, old in both.items() for part in ("weight", "bias")}
@@ -278,7 +276,7 @@ def test_attention_equals_that_of_timm(awake: Callable[[nn.Module], nn.Module]) 
         torch.testing.assert_close(given_to(module, ours, names)(x), ours(x))
 
 
-def test_coordinate_attention_equals_that_of_timm(awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_coordinate_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any]) -> None:
     ours, x = awake(build("CoordAtt", 64)), torch.randn(2, 64, 7, 9)
     with torch.no_grad():
         for conv in (ours.rows, ours.columns):

@@ -19,7 +19,7 @@ from trials.costing import cost
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]
-Awake = Callable[[nn.Module], nn.Module]
+Awake = Callable[[nn.Module], Any]
 
 
 def site_of(
@@ -30,7 +30,7 @@ def site_of(
     )
 
 
-def build(name: str, site: Site, **parameters: Value) -> nn.Module:
+def build(name: str, site: Site, **parameters: Value) -> Any:
     record = OPERATORS[name]
     given = record.complete(parameters)
     assert record.incompatibility(site, given) is None
@@ -196,7 +196,7 @@ def test_fused_repvgg_is_one_convolution(awake: Awake) -> None:
     assert sum(p.numel() for p in fused.parameters()) == sum(p.numel() for p in stock.parameters())
 
 
-def replaced_conv(c_in: int, c_out: int, stride: int, awake: Awake) -> nn.Module:
+def replaced_conv(c_in: int, c_out: int, stride: int, awake: Awake) -> Any:
     return awake(Conv(c_in, c_out, 3, stride)).eval()
 
 

@@ -87,7 +87,7 @@ ROW_MISTAKES = [
         [[-1, 0], 1, "BiFPN_Concat2", [1]],
         f"unknown module 'BiFPN_Concat2' (a fusion of several maps of the file's own fork: {layers.BRING})",
     ),
-    ([-1, 1, "SimAM", []], f"unknown module 'SimAM' (an attention of the file's own fork: {layers.BRING})"),
+    ([-1, 1, "SKAttention", []], f"unknown module 'SKAttention' (an attention of the file's own fork: {layers.BRING})"),
     ([-1, 1, "torch_safe_load", ["a b"]], "torch_safe_load is no layer, so a row cannot name it"),
     ([-1, 1, "DetectionModel", ["a.yaml"]], "DetectionModel is no layer, so a row cannot name it"),
     ([-1, 1, "TorchVision", [32, "resnet18"]], "TorchVision downloads weights, which a model file may not ask for"),
@@ -157,7 +157,7 @@ class TestMistakes:
 
     def test_all_mistakes_of_a_model_file_are_reported_at_once(self, tmp_path: Path) -> None:
         content = document(
-            (0, [-1, 1, "SimAM", []]),
+            (0, [-1, 1, "BAM", []]),
             (1, [-1, 1, "Conv", []]),
             (2, [-1, 1, "C2f_UIB", [32, {"headz": 2}]]),
             (4, [[2, 9], 1, "WorldDetect", ["nc", 512, False]]),
@@ -170,7 +170,7 @@ class TestMistakes:
             "activation: unknown activation 'nn.",
             "backbone[1]: Conv: output channels ",
             "head[1]: reads layer 9, which is no",
-            "backbone[0]: unknown module 'SimAM'",
+            "backbone[0]: unknown module 'BAM' (",
             "backbone[2]: C2f_UIB: UIB has no pa",
             "head[1]: only detection models can ",
         ]

@@ -31,8 +31,10 @@ def of(c_in: int, c_out: int, **parameters: Value) -> nn.Module:
 def conv_norm(module: nn.Module, name: str, x: Tensor, kernel: int) -> Tensor:
     w = module.state_dict()
     y = F.conv2d(x, w[f"{name}.conv.weight"], padding=kernel // 2)
-    parts = (w[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return F.silu(F.batch_norm(y, *parts, eps=1e-5))
+    mean, variance, weight, bias = (
+        w[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+    )
+    return F.silu(F.batch_norm(y, mean, variance, weight, bias, eps=1e-5))
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5), (1, 1), (2, 3)], ids=str)

@@ -167,7 +167,7 @@ class CostTable(LayerTable[LayerCost]):
             after = self._operator(operator, site, choice, x)
             params += after.params - before.params
             macs += after.macs - before.macs
-        is_inside = any(site.path != WHOLE for site in layer.sites(operator))
+        is_inside = layer.sites(operator)[0].kind in layer.host.inner
         name = f"{layer.host.name}_{operator.name}" if is_inside else operator.name
         return LayerCost(module=name, params=params, macs=macs)
 
@@ -290,7 +290,8 @@ def _name(layer: nn.Module) -> str:
     """Return the layer's name in a row of a model YAML."""
     if isinstance(layer, nn.Sequential) and is_of_user(layer):  # copies of one class
         layer = layer[0]
-    inside = [name for name, record in OPERATORS.items() for m in layer.modules() if type(m) is record.module]
+    names = {record.module: name for name, record in OPERATORS.items()}
+    inside = [names[type(module)] for module in layer.modules() if type(module) in names]  # the outermost first
     name = "nn.Upsample" if isinstance(layer, nn.Upsample) else type(layer).__name__
     if not inside:
         return name
