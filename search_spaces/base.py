@@ -107,7 +107,7 @@ class Base:
 
     def sites(self, layer: int, operator: Operator, *, inserted: bool = False) -> tuple[Site, ...]:
         """Return the sites for an operator in a layer, or of one inserted behind it; empty if there are none."""
-        return _sites(self, layer, operator.name, inserted)
+        return _sites(self, layer, operator.name, operator.source, inserted)
 
     def incompatibility(
         self, layer: int, operator: Operator, parameters: Parameters, *, inserted: bool = False
@@ -275,7 +275,7 @@ def _recorded_stock(origin: Any, operators: Mapping[int, Any]) -> dict[int, list
 
 
 @cache
-def _sites(base: Base, layer: int, name: str, inserted: bool) -> tuple[Site, ...]:  # noqa: FBT001 - private
+def _sites(base: Base, layer: int, name: str, _source: Source | None, inserted: bool) -> tuple[Site, ...]:  # noqa: FBT001 - private
     step, operator = base.traced[layer], OPERATORS[name]
     if not inserted:
         return HOSTS[base.rows[layer][2]].sites_for(operator, step.layer, step.c_in, base.reduction(layer))

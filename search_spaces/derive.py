@@ -14,7 +14,7 @@ from search_spaces.base import Base
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import behind
-from search_spaces.operators import OPERATORS, Operator
+from search_spaces.operators import OPERATORS, Operator, user_classes
 from search_spaces.placed import PLACED
 from search_spaces.trace import first
 
@@ -144,7 +144,9 @@ def _entries(base: Base) -> Iterator[str]:
     carries = {layer: choice for layer, choice in _in_layers(base).items() if not _incompatibility(base, layer, choice)}
     for layer, row in enumerate(base.rows):
         carried = carries.get(layer)
-        fitting = tuple(name for name in OPERATORS if row[2] in HOSTS and _fits(base, layer, OPERATORS[name], carried))
+        fitting = tuple(
+            name for name in _vocabulary() if row[2] in HOSTS and _fits(base, layer, OPERATORS[name], carried)
+        )
         if fitting:
             groups.setdefault((base.section(layer), row[2], fitting, carried), []).append(layer)
     for (section, host, fitting, carried), layers in groups.items():
@@ -154,6 +156,11 @@ def _entries(base: Base) -> Iterator[str]:
         yield f"  - at: {{layers: {layers}}}\n    choices:\n      stock: {{}}\n"
         for name in fitting:
             yield f"      {name}: {_listed(OPERATORS[name], carried)}\n"
+
+
+def _vocabulary() -> list[str]:
+    """Return the operators that a space file with these modules can name: a user's class goes before one of ours."""
+    return [name for name, record in OPERATORS.items() if record.source is not None or not user_classes.find(name)]
 
 
 def _inserting(base: Base) -> Iterator[str]:
@@ -168,7 +175,7 @@ def _inserting(base: Base) -> Iterator[str]:
     for layer, carried in offered.items():
         yield _comment(fill(f"Behind layer {layer} the file has {carried}.", _WIDTH - 4), indent="  ")
         yield f"  - after: {layer}\n    feeds: {base.inserted[layer][0]}\n    choices:\n"
-        for operator in OPERATORS.values():
+        for operator in map(OPERATORS.__getitem__, _vocabulary()):
             if _fits(base, layer, operator, carried, inserted=True):
                 yield f"      {operator.name}: {_listed(operator, carried)}\n"
 
@@ -235,7 +242,8 @@ def _keeping(base: Base) -> Iterator[str]:
         placed = PLACED.get(layer.layer)
         if placed is not None and isinstance(layer.received, Tensor) and isinstance(layer.returned, Tensor):
             name = placed.found.name
-            if layer.received.shape == layer.returned.shape and "_" not in name and name not in OPERATORS:
+            is_taken = name in OPERATORS and OPERATORS[name].source is not None
+            if layer.received.shape == layer.returned.shape and "_" not in name and not is_taken:
                 yield name
 
 

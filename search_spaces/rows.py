@@ -96,7 +96,8 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     """
     source, repeats, module, arguments = row
     host_name, _, operator_name = module.rpartition("_")
-    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name) or _offered(row)
+    ours = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
+    operator = ours or _offered(row) if host_name else _offered(row) or ours  # a user's class goes before our operator
     if operator is None or user_rows.user_class(row) is not None:
         return None
     hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS

@@ -195,13 +195,14 @@ def register(source: Source) -> ModuleType:
 def offer(name: str) -> Operator | None:
     """Return the operator of a name; of a class of a user's file one is made, and added to `OPERATORS`.
 
-    None if there is neither operator nor class.
+    A user's class takes the place of an operator of this package with its name, such as `SE`: who names a file means
+    what is in it. None if there is neither operator nor class.
 
     Raises:
         SpecError: the class cannot be an operator.
     """
-    found = user_classes.find(name)
-    if name not in OPERATORS and found is not None:
+    found, known = user_classes.find(name), OPERATORS.get(name)
+    if found is not None and (known is None or known.source is None):
         if name in vars(tasks):
             raise SpecError(f"name: {name} is a module of Ultralytics already; give the class another name")
         OPERATORS[name] = of_class(found)
