@@ -140,7 +140,9 @@ class _Placing:
                 layer = _built_on_meta(found.module, reading, repeats)
                 returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
                 channels = 0 if is_head else _returned_channels(returned)
-            except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the next reading is tried
+            except Exception as error:
+                if isinstance(error, ImportError):  # no other reading helps
+                    raise SpecError(f"{found.name} of {found.source.path.name}: {in_one_line(error)}") from error
                 tried.append(f"as {call}: {in_one_line(error)}")
                 continue
             copies = f", {repeats} times" if repeats > 1 else ""

@@ -432,7 +432,9 @@ class Other(Base):
         found = user_classes.find("Id")
         assert found is not None
         assert vars(found.module)["has_more"] is False
-        with pytest.raises(SpecError, match=r"Dropping .*: it needs Drop of no_package.layers, which is not here"):
+        with pytest.raises(
+            SpecError, match=r"Dropping of own.py: it needs Drop of no_package.layers, which is not here"
+        ):
             placed(model(tmp_path, "[-1, 1, Dropping, []]"))
 
     def test_record_reads_several_layers_by_its_class(self, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from trials.costing import cost
 
 _FORWARD, _TRACED, _RUN = (2, 2, 3), (2, 2, 2), (1, 3, 5)
 """Batch, height and width of images; height and width in units of the model's greatest stride."""
+_LEAST_STRIDE = 32
+"""Least unit: a model with one small stride has too few places on an image of two strides for the loss."""
 _IMAGE_SIZE = 640
 _OPSET = 17
 _FROZEN = "dfl.conv.weight"
@@ -146,7 +148,7 @@ def _unchanged(predictions: Tensor) -> Tensor:
 def _image(model: Any, shape: tuple[int, int, int]) -> Tensor:
     """Return random images `(batch, 3, h, w)` that the model takes, always the same; see `_FORWARD`."""
     batch, height, width = shape
-    stride = int(model.stride.max())
+    stride = max(int(model.stride.max()), _LEAST_STRIDE)
     return torch.rand(batch, 3, height * stride, width * stride, generator=torch.Generator().manual_seed(0))
 
 

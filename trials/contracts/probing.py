@@ -21,16 +21,29 @@ REORDERED = 1e-4
 def isolated() -> Iterator[None]:
     """Restore random states and backends at the end; suppress warnings; turn oneDNN off.
 
-    oneDNN compiles a kernel for every new shape, which takes seconds, while the arithmetic takes milliseconds.
+    oneDNN compiles a kernel for every new shape, which takes seconds, while the arithmetic takes milliseconds. Where an
+    export to ONNX fails, PyTorch would print the whole graph on stdout.
     """
     backend: Any = torch.backends.mkldnn
     was, backend.enabled = backend.enabled, False
+    printed, set_printed = _onnx_switch()
+    set_printed(False)
     try:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         backend.enabled = was
+        set_printed(printed)
+
+
+def _onnx_switch() -> tuple[bool, Callable[[bool], None]]:
+    """Return whether PyTorch prints the graph of an export that fails, and what sets it; neither is public."""
+    internals: Any = torch._C  # noqa: SLF001 - as said above
+    return getattr(internals, _ONNX_PRINTED)(), getattr(internals, _ONNX_SET_PRINTED)
+
+
+_ONNX_PRINTED, _ONNX_SET_PRINTED = "_jit_is_onnx_log_enabled", "_jit_set_onnx_log_enabled"
 
 
 def as_if_trained(module: nn.Module) -> nn.Module:
