@@ -45,5 +45,6 @@ def front_table(
         "measured": any(record.measured_ms for record in shown),
     }
     names = [name for name in _COLUMNS if optional.get(name, True)]
-    columns = (*names[: (at := names.index(_COSTS[cost]) + 1)], "of stock", *names[at:])
+    beside = _COSTS[cost] if _COSTS[cost] in names else "GFLOPs"
+    columns = (*names[: (at := names.index(beside) + 1)], "of stock", *names[at:])
     return columns, [tuple(row[name] for name in columns) for row in cells]

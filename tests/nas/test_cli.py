@@ -70,6 +70,15 @@ def test_an_interrupted_trial_is_not_called_failed(study: Study) -> None:
     assert "trial 5 is interrupted" in " ".join(refused.stderr.split())
 
 
+def test_trials_that_have_no_latency_yet_are_listed(make_study: MakeStudy) -> None:
+    study = make_study(objectives=("map50_95", "latency_ms"))
+    study.enqueue(study.space.stock)
+    result = nas("trials", study.name, *runs(study))
+    assert result.exit_code == 0, result.output
+    heading = result.stdout.splitlines()[1]
+    assert heading.index("GFLOPs") < heading.index("of stock") < heading.index("architecture")
+
+
 def test_help_of_resume_names_the_defaults_of_resume() -> None:
     shown = " ".join(nas("resume", "--help").stdout.replace("│", " ").split())
     assert shown.count("[default: as before]") == 6
