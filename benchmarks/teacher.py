@@ -110,12 +110,11 @@ def table(options: argparse.Namespace) -> None:
     for way in (NO_TEACHER, *TEACHERS):
         accuracy = fraction.scores_of(results, way).accuracy
         seconds = np.median([one.cpu_seconds for one in results if one.way == way and not one.is_base])
-        noise, spread = accuracy.std(axis=0, ddof=1).mean(), accuracy.mean(axis=0).std(ddof=1)
-        tau = fraction.in_words(list(combinations(accuracy, 2)), kendalltau)
-        name = "none" if way == NO_TEACHER else way
-        print(
-            f"| {name} | {accuracy.size} | {seconds:.0f} | {accuracy.mean():.3f} | {spread:.4f} | {noise:.4f} | {tau} |"
-        )
+        spread = accuracy.mean(axis=0).std(ddof=1)
+        noise = f"{accuracy.std(axis=0, ddof=1).mean():.4f}" if len(accuracy) > 1 else "-"
+        tau = fraction.in_words(list(combinations(accuracy, 2)), kendalltau) if len(accuracy) > 1 else "-"
+        figures = f"{accuracy.size} | {seconds:.0f} | {accuracy.mean():.3f} | {spread:.4f} | {noise} | {tau}"
+        print(f"| {'none' if way == NO_TEACHER else way} | {figures} |")
 
 
 def main() -> None:
