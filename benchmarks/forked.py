@@ -6,7 +6,7 @@ from torch import nn
 from ultralytics.nn.modules import Conv
 
 
-class SimAM(nn.Module):
+class EnergyGate(nn.Module):
     def __init__(self, e_lambda=1e-4):
         super().__init__()
         self.e_lambda = e_lambda
@@ -17,7 +17,7 @@ class SimAM(nn.Module):
         return x * torch.sigmoid(d / (4 * (d.sum((2, 3), keepdim=True) / n + self.e_lambda)) + 0.5)
 
 
-class CBAM(nn.Module):
+class ChannelGate(nn.Module):
     def __init__(self, channels, reduction=16):
         super().__init__()
         hidden = channels // reduction
@@ -60,7 +60,7 @@ backbone:
   - [-1, 1, SPDConv, [256]]
   - [-1, 3, C2f, [256, True]]
   - [-1, 1, Conv, [512, 3, 2]]
-  - [-1, 1, CBAM, []]
+  - [-1, 1, ChannelGate, []]
   - [-1, 1, SPPF, [512, 5]]
 head:
   - [-1, 1, nn.Upsample, [None, 2, nearest]]

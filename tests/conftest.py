@@ -68,7 +68,7 @@ from ultralytics.nn.modules.conv import Conv, autopad
 from .block import C2f
 
 
-class SimAM(nn.Module):
+class EnergyGate(nn.Module):
     def __init__(self, e_lambda=1e-4):
         super().__init__()
         self.activation = nn.Sigmoid()
@@ -105,13 +105,13 @@ class PartialBlock(nn.Module):
         return x + self.mlp(torch.cat((self.conv(x[:, : self.touched]), x[:, self.touched :]), 1))
 
 
-class C2f_Faster(C2f):
+class C2f_Partial(C2f):
     def __init__(self, c1, c2, n=1, shortcut=False, g=1, e=0.5):
         super().__init__(c1, c2, n, shortcut, g, e)
         self.m = nn.ModuleList(PartialBlock(self.c) for _ in range(n))
 
 
-class BiFPN_Concat(nn.Module):
+class Weighted_Concat(nn.Module):
     def __init__(self, dimension=1):
         super().__init__()
         self.d = dimension
@@ -122,7 +122,7 @@ class BiFPN_Concat(nn.Module):
         return torch.cat([w[0] * x[0], w[1] * x[1]], self.d)
 
 
-class SPDConv(nn.Module):
+class StackedDown(nn.Module):
     def __init__(self, inc, ouc):
         super().__init__()
         self.conv = Conv(inc * 4, ouc, 3)
@@ -141,15 +141,15 @@ scales:
   s: [0.33, 0.50, 1024]
 backbone:
   - [-1, 1, Conv, [64, 3, 2]]
-  - [-1, 1, SPDConv, [128]]
-  - [-1, 1, SPDConv, [256]]
-  - [-1, 6, C2f_Faster, [256, True]]
+  - [-1, 1, StackedDown, [128]]
+  - [-1, 1, StackedDown, [256]]
+  - [-1, 6, C2f_Partial, [256, True]]
   - [-1, 1, Conv, [512, 3, 2]]
-  - [-1, 1, SimAM, []]
+  - [-1, 1, EnergyGate, []]
   - [-1, 1, SPPF, [512, 5]]
 head:
   - [-1, 1, nn.Upsample, [None, 2, nearest]]
-  - [[-1, 3], 1, BiFPN_Concat, [1]]
+  - [[-1, 3], 1, Weighted_Concat, [1]]
   - [-1, 3, C2f, [256]]
   - [-1, 1, SpatialChannelGate, [256]]
   - [[10, 6], 1, Detect, [nc]]
@@ -161,7 +161,7 @@ base: mine.yaml
 scale: n
 modules: [fork.py]
 insert:
-  - {after: 6, choices: {SimAM: {}, SpatialChannelGate: {reduction: [8, 16]}}}
+  - {after: 6, choices: {EnergyGate: {}, SpatialChannelGate: {reduction: [8, 16]}}}
 slots:
   - {at: {layers: [9]}, choices: {UIB: {}}}
 """

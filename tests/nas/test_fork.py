@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 import nas as package
 from nas.cli import app
 
-LAYERS = ("SPDConv", "C2f_Faster", "SimAM", "BiFPN_Concat", "SpatialChannelGate")
+LAYERS = ("StackedDown", "C2f_Partial", "EnergyGate", "Weighted_Concat", "SpatialChannelGate")
 
 pytestmark = pytest.mark.usefixtures("no_module_is_trusted")
 
@@ -44,17 +44,16 @@ class TestCost:
         found = {layer["module"]: layer for layer in counted["layers"]}
         assert set(LAYERS) <= set(found)
         # a fusion has two weights; PConv of a quarter of 32 channels, and two 1x1 convolutions, at 80 x 80
-        assert found["BiFPN_Concat"]["params"] == 2
+        assert found["Weighted_Concat"]["params"] == 2
         c2f = 64 * 64 + 128 * 64 + 2 * (8 * 8 * 9 + 2 * 32 * 64)
-        assert found["C2f_Faster"]["gflops"] == pytest.approx(2 * c2f * 80 * 80 / 1e9)
-        assert "SimAM of fork.py: layer 5 as SimAM(): 128x16x16 to 128x16x16" in counted["notes"]
+        assert found["C2f_Partial"]["gflops"] == pytest.approx(2 * c2f * 80 * 80 / 1e9)
+        assert "EnergyGate of fork.py: layer 5 as EnergyGate(): 128x16x16 to 128x16x16" in counted["notes"]
 
     def test_without_the_file_every_unknown_module_is_named(self, fork: Path) -> None:
         result = nas("cost", fork / "mine.yaml")
         assert result.exit_code == 2
         lines = result.stderr.strip().splitlines()
-        ours = {"SPDConv", "SimAM"}
-        assert [line.split("'")[1] for line in lines] == [name for name in LAYERS if name not in ours]
+        assert [line.split("'")[1] for line in lines] == ["StackedDown", *LAYERS]
         assert all("--modules FILE.py" in line for line in lines)
 
     def test_folder_is_named_as_a_file_is(self, fork: Path) -> None:
@@ -65,14 +64,14 @@ class TestCost:
         (fork / "extra" / "layers.py").write_text(text, encoding="utf-8")
         result = nas("cost", fork / "mine.yaml", "--modules", fork / "extra")
         assert result.exit_code == 0, result.stderr
-        assert "note: SimAM of extra: layer 5 as SimAM()" in result.stderr
+        assert "note: EnergyGate of extra: layer 5 as EnergyGate()" in result.stderr
 
 
 def test_derived_space_names_the_fork_and_is_valid(fork: Path) -> None:
     derived = nas("spaces", "derive", fork / "mine.yaml", "--modules", fork / "fork.py")
     assert derived.exit_code == 0, derived.stderr
     assert f"modules:\n- {fork / 'fork.py'}\n" in derived.stdout
-    assert "choices: {SimAM: {}}" in derived.stdout
+    assert "choices: {EnergyGate: {}}" in derived.stdout
     (fork / "derived.yaml").write_text(derived.stdout, encoding="utf-8")
     shown = nas("spaces", fork / "derived.yaml")
     assert shown.exit_code == 0, shown.stderr
@@ -80,7 +79,7 @@ def test_derived_space_names_the_fork_and_is_valid(fork: Path) -> None:
 
 @pytest.mark.slow
 def test_class_is_checked_as_an_operator(fork: Path) -> None:
-    result = nas("check", "--no-cache", "--operator", f"{fork / 'fork.py'}:SimAM", "--workers", "1")
+    result = nas("check", "--no-cache", "--operator", f"{fork / 'fork.py'}:EnergyGate", "--workers", "1")
     assert result.exit_code == 0, result.output
     assert "keep every promise" in result.output
 
@@ -89,7 +88,7 @@ def test_class_is_checked_as_an_operator(fork: Path) -> None:
 def test_model_is_checked_module_by_module(fork: Path) -> None:
     result = nas("check", "--no-cache", "--model", fork / "mine.yaml", "--modules", fork / "fork.py", "--workers", "1")
     assert result.exit_code == 0, result.output
-    assert "layer 1: SPDConv(16, 32): 16x128x128 to 32x64x64: keeps all promises" in result.output
+    assert "layer 1: StackedDown(16, 32): 16x128x128 to 32x64x64: keeps all promises" in result.output
 
 
 @pytest.mark.slow
@@ -124,7 +123,7 @@ def test_search_around_a_forks_model_is_exported_and_loaded_without_the_file(for
     )
     (folder / "weights.pt").rename(fork / "weights.pt")
     loaded = alone(fork, "-c", loading)
-    assert "'SPDConv', 'SPDConv', 'C2f_Faster', 'Conv', 'SimAM'" in loaded.stdout, loaded.stderr[-3000:]
+    assert "'StackedDown', 'StackedDown', 'C2f_Partial', 'Conv', 'EnergyGate'" in loaded.stdout, loaded.stderr[-3000:]
     counted = alone(folder, "cost", "model.yaml")
     assert counted.returncode == 0, counted.stderr
     for record in (fork / "runs" / "nas" / "forked" / "trials").glob("*/outcome.json"):

@@ -87,11 +87,11 @@ class TestPlacing:
     def test_layers_of_a_fork_are_built_as_its_parser_would(self, fork: Path) -> None:
         modules.load(fork / "fork.py")
         assert placed(fork / "mine.yaml") == {
-            1: "SPDConv(16, 32): 16x128x128 to 32x64x64",
-            2: "SPDConv(32, 64): 32x64x64 to 64x32x32",
-            3: "C2f_Faster(64, 64, 2, True): 64x32x32 to 64x32x32",
-            5: "SimAM(): 128x16x16 to 128x16x16",
-            8: "BiFPN_Concat(1): 128x32x32 and 64x32x32 to 192x32x32",
+            1: "StackedDown(16, 32): 16x128x128 to 32x64x64",
+            2: "StackedDown(32, 64): 32x64x64 to 64x32x32",
+            3: "C2f_Partial(64, 64, 2, True): 64x32x32 to 64x32x32",
+            5: "EnergyGate(): 128x16x16 to 128x16x16",
+            8: "Weighted_Concat(1): 128x32x32 and 64x32x32 to 192x32x32",
             10: "SpatialChannelGate(64): 64x32x32 to 64x32x32",
         }
 
@@ -327,11 +327,11 @@ class TestOffers:
         (inserted,) = (slot for slot in space.slots if slot.feeds)
         assert [str(choice) for choice in inserted.choices] == [
             "stock",
-            "SimAM",
+            "EnergyGate",
             "SpatialChannelGate(reduction=8)",
             "SpatialChannelGate",
         ]
-        assert OPERATORS["SimAM"].source is not None
+        assert OPERATORS["EnergyGate"].source is not None
 
     def test_architecture_is_read_back_in_another_process(self, fork: Path) -> None:
         space = space_file.load(fork / "space.yaml")
@@ -346,31 +346,33 @@ class TestOffers:
         ("choices", "expected"),
         [
             (
-                "{SPDConv: {}}",
-                "insert[0].choices.SPDConv: fits no layer of this entry (after-6: it makes (1, 128, 10, 10) of",
+                "{StackedDown: {}}",
+                "insert[0].choices.StackedDown: fits no layer of this entry (after-6: it makes (1, 128, 10, 10) of",
             ),
-            ("{SimAM: {lambda: 1}}", "insert[0].choices.SimAM.lambda: SimAM has no parameter 'lambda'"),
-            ("{SimAM: {e_lambda: high}}", "not a value of e_lambda, got 'high' (a value such as 0.0001)"),
+            ("{EnergyGate: {lambda: 1}}", "insert[0].choices.EnergyGate.lambda: EnergyGate has no parameter 'lambda'"),
+            ("{EnergyGate: {e_lambda: high}}", "not a value of e_lambda, got 'high' (a value such as 0.0001)"),
             (
                 "{SpatialChannelGate: {reduction: 1000}}",
                 "fits no layer of this entry (after-6: with 128 channels it can",
             ),
-            ("{C2f_Faster: {}}", "name: got 'C2f_Faster' (letters and digits, no underscore"),
-            ("{SimAN: {}}", "unknown operator ("),
+            ("{C2f_Partial: {}}", "name: got 'C2f_Partial' (letters and digits, no underscore"),
+            ("{EnergyGat3: {}}", "unknown operator ("),
         ],
     )
     def test_obstacle_is_found_by_trying(self, choices: str, expected: str, fork: Path) -> None:
         text = (fork / "space.yaml").read_text(encoding="utf-8")
-        old = "{SimAM: {}, SpatialChannelGate: {reduction: [8, 16]}}"
+        old = "{EnergyGate: {}, SpatialChannelGate: {reduction: [8, 16]}}"
         (fork / "space.yaml").write_text(text.replace(old, choices), encoding="utf-8")
         with pytest.raises(SpecError) as caught:
             space_file.load(fork / "space.yaml")
         assert expected in str(caught.value)
 
     def test_slot_of_a_block_names_the_way(self, fork: Path) -> None:
-        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("{UIB: {}}", "{SimAM: {}}")
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("{UIB: {}}", "{EnergyGate: {}}")
         (fork / "space.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(SpecError, match=r"stands behind a layer, insert: \[{after: 9, choices: {SimAM: {}}}\]"):
+        with pytest.raises(
+            SpecError, match=r"stands behind a layer, insert: \[{after: 9, choices: {EnergyGate: {}}}\]"
+        ):
             space_file.load(fork / "space.yaml")
 
 

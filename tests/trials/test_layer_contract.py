@@ -17,7 +17,7 @@ def lines(folder: Path) -> list[str]:
 
 def test_class_keeps_every_promise_of_an_operator(fork: Path) -> None:
     modules.load(fork / "fork.py")
-    for name in ("SimAM", "SpatialChannelGate"):
+    for name in ("EnergyGate", "SpatialChannelGate"):
         operator = modules.offer(name)
         assert operator is not None
         assert record_contract.check(operator) == ()
@@ -27,11 +27,11 @@ def test_class_keeps_every_promise_of_an_operator(fork: Path) -> None:
 
 def test_layers_of_a_fork_keep_every_promise(fork: Path) -> None:
     assert lines(fork) == [
-        "layer 1: SPDConv(16, 32): 16x128x128 to 32x64x64: keeps all promises",
-        "layer 2: SPDConv(32, 64): 32x64x64 to 64x32x32: keeps all promises",
-        "layer 3: C2f_Faster(64, 64, 2, True): 64x32x32 to 64x32x32: keeps all promises",
-        "layer 5: SimAM(): 128x16x16 to 128x16x16: keeps all promises",
-        "layer 8: BiFPN_Concat(1): 128x32x32 and 64x32x32 to 192x32x32: keeps all promises",
+        "layer 1: StackedDown(16, 32): 16x128x128 to 32x64x64: keeps all promises",
+        "layer 2: StackedDown(32, 64): 32x64x64 to 64x32x32: keeps all promises",
+        "layer 3: C2f_Partial(64, 64, 2, True): 64x32x32 to 64x32x32: keeps all promises",
+        "layer 5: EnergyGate(): 128x16x16 to 128x16x16: keeps all promises",
+        "layer 8: Weighted_Concat(1): 128x32x32 and 64x32x32 to 192x32x32: keeps all promises",
         "layer 10: SpatialChannelGate(64): 64x32x32 to 64x32x32: keeps all promises",
     ]
 
@@ -42,12 +42,12 @@ def test_layers_of_a_fork_keep_every_promise(fork: Path) -> None:
         (
             "return x * self.activation(y)",
             "return (x * self.activation(y)).detach()",
-            "layer 5: SimAM(): 128x16x16 to 128x16x16: breaks train, gradient",
+            "layer 5: EnergyGate(): 128x16x16 to 128x16x16: breaks train, gradient",
         ),
         (
             "self.d = dimension",
             "self.d = dimension; self.plain = torch.ones(3)",
-            "layer 8: BiFPN_Concat(1): 128x32x32 and 64x32x32 to 192x32x32: breaks state",
+            "layer 8: Weighted_Concat(1): 128x32x32 and 64x32x32 to 192x32x32: breaks state",
         ),
         (
             "nn.Conv2d(channels, channels // reduction, 1), nn.ReLU()",
