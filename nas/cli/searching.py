@@ -346,7 +346,8 @@ def _holdout(plan: "Plan") -> str:
 def slope_in_words(plan: "Plan", request: "Request") -> str:
     """Return what the stock model still gains, if that is measured; else when it will be said.
 
-    It is measured in this study, in the one that it refines, or by equal trainings that are in the score cache.
+    It is measured in this study, in the one that it refines, or by equal trainings that are in the score cache. Empty
+    for several members, whose stock models differ.
     """
     from nas.cli.fronts import trust_of
     from nas.study.folders import STUDY, command, study_folder
@@ -362,6 +363,8 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
         if trust is not None and trust.slope is not None:
             where = "" if folder == plan.folder else f"in {folder.name} "
             return f"{where}{trust.slope.sentence}"
+    if plan.file.settings.members:
+        return ""
     if plan.file.settings.base is None:
         return f"not measured from scratch; after the search: {command('trust', plan.folder)} --measure"
     found = cached_slope(plan)

@@ -19,7 +19,7 @@ from nas.study.stored_trials import machines_at_work
 from nas.study.trained_again import trained_again
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import require_place, write_atomically
-from search_spaces.yaml_text import parse_yaml, read_text
+from search_spaces.yaml_text import parse_yaml, read_text, read_yaml
 
 _BASE = re.compile(r"^([ -]*base:) (.*)$", re.MULTILINE)
 """Line of a space file with the base model of it, or of a member."""
@@ -136,8 +136,7 @@ def _with_models_beside(space: Path) -> tuple[str, dict[str, Path]]:
     Raises:
         StudyError: one of them cannot be named so.
     """
-    text = read_text(space)
-    document, models = parse_yaml(text), dict[str, Path]()
+    text, document, models = read_text(space), read_yaml(space), dict[str, Path]()
     members = document.get(_MEMBERS)
     for part in [document, *(members if isinstance(members, list) else [])]:
         base = part.get("base") if isinstance(part, dict) else None

@@ -39,6 +39,25 @@ def table(name: str, folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(nas(name, "v5n-digits", "--format", "csv", folder=folder).stdout.splitlines()))
 
 
+def test_members_are_searched_and_the_model_of_one_is_exported(tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--base-epochs", "1", *SMALL[2:]]
+    nas("search", "--space", "v5n,v8n", "--study", "both", "--trials", 5, *small, folder=tmp_path)
+    rows = json.loads(nas("trials", "both", "--format", "json", folder=tmp_path).stdout)
+    assert [row["ending"] for row in rows] == ["finished"] * 5
+    assert [row["member"] for row in rows[:2]] == ["v5n", "v8n"]
+    study = tmp_path / "runs" / "nas" / "both"
+    assert {folder.name for folder in (study / "base").iterdir()} == {"v5n", "v8n"}
+    inherited = [row["inherited"] for row in rows]
+    assert inherited[:2] == [1.0, 1.0]
+    assert min(inherited[2:]) > 0
+    out = nas("export", "both", "--trial", 4, folder=tmp_path)
+    runs = subprocess.run(
+        [sys.executable, "-c", FRESH, out.stdout.strip(), "64", "16"], capture_output=True, text=True, check=False
+    )
+    assert runs.returncode == 0, runs.stderr[-2000:]
+    assert "they and the files agree" in nas("fsck", "both", folder=tmp_path).stderr
+
+
 OWN_SPACE = """\
 name: own
 base: yolov5n.yaml
