@@ -12,6 +12,7 @@ from types import ModuleType
 
 from torch import nn
 
+from search_spaces.errors import SpecError
 from search_spaces.operators.record import Source
 
 
@@ -81,9 +82,18 @@ def failed(source: Source) -> Mapping[str, str]:
 
 
 def find(name: str) -> UserClass | None:
-    """Return the class of a name: of a text that is preferred at present, or else of the first that was loaded."""
+    """Return the class of a name; where several texts define it, that of the text which is preferred at present.
+
+    Raises:
+        SpecError: several texts define it, and none of them is preferred.
+    """
     preferred = [LOADED[digest] for digest in _PREFERRED.get() if digest in LOADED]
-    return next((one.classes[name] for one in [*preferred, *LOADED.values()] if name in one.classes), None)
+    chosen = next((one.classes[name] for one in preferred if name in one.classes), None)
+    every = [one.classes[name] for one in LOADED.values() if name in one.classes]
+    if chosen is None and len(every) > 1:
+        files = " and ".join(str(one.source.path) for one in every)
+        raise SpecError(f"{name} is defined by {files}, which differ; one process can use only one of them")
+    return chosen or next(iter(every), None)
 
 
 def function_file(name: str) -> str | None:
