@@ -313,8 +313,6 @@ def _operators(named: str) -> "tuple[Operator, ...]":
         raise SpecError(f"operator: FILE.py:NAME is expected, got {named!r} ({nearest(named, OPERATORS)})")
     found = modules.load(Path(path))
     made = modules.offer(name) if colon else None  # of a class without a record
-    if made is not None and made.source is None and user_classes.find(name) is not None:
-        raise SpecError(f"operator: {name} is an operator of this package, too; give the class of {path} another name")
     found = found if made is None or made in found else (*found, made)
     chosen = tuple(operator for operator in found if operator.name == name or not colon)
     if not chosen:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces import OPERATORS, base, build, model_reader, placing, space_file
+from search_spaces import OPERATORS, base, build, model_reader, placing, rows, space_file
 from search_spaces.constructors import Place, readings
 from search_spaces.errors import SpecError
 from search_spaces.operators import modules, user_classes
@@ -372,6 +372,15 @@ class TestOffers:
         with pytest.raises(SpecError) as caught:
             space_file.load(fork / "space.yaml")
         assert expected in str(caught.value)
+
+    def test_class_goes_before_an_operator_of_this_package_with_its_name(self, tmp_path: Path) -> None:
+        load(tmp_path, "class SE(nn.Module):\n    def forward(self, x):\n        return 2 * x\n")
+        made = modules.offer("SE")
+        assert made is not None
+        assert made.source is not None
+        lowered = rows.lower([-1, 1, "SE", [64, 3, 1, {}]])
+        assert lowered is not None
+        assert lowered.operator is made
 
     def test_slot_of_a_block_names_the_way(self, fork: Path) -> None:
         text = (fork / "space.yaml").read_text(encoding="utf-8").replace("{UIB: {}}", "{EnergyGate: {}}")
