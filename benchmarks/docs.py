@@ -259,9 +259,11 @@ def prepare(folder: Path, given: list[Path]) -> None:
         scenes = digit_scenes.draw(Path(drawn).absolute(), train=64, val=16).parent
         for name in ("my", "moved"):
             shutil.copytree(scenes, folder / name)
-    readme, operators = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operators.md"))
+    pages = ("README.md", "docs/operators.md", "docs/spaces.md")
+    readme, operators, spaces = ((ROOT / page).read_text(encoding="utf-8") for page in pages)
     files = {
         "mine.yaml": _block(readme, "yaml"),
+        "edge.yaml": _block(spaces[spaces.index("## Several spaces") :], "yaml"),
         "my_ops.py": _block(operators, "python"),
         "faster.yaml": _block(operators, "yaml"),
         "article.yaml": _article(),
