@@ -147,7 +147,7 @@ def _missing(command: str, folder: Path) -> str:
     if reasons := [reason for part, reason in SKIPPED.items() if part in command]:
         return reasons[0]
     named = re.findall(r"(?<= )[\w-]+\.csv|[\w-]*MMQA[\w-]*\.yaml", command)
-    written = re.findall(r"export (\S+)", command)
+    written = re.findall(r"(?:export|>) (\S+)", command)
     return ", ".join(
         f"no {name}: give it with --files" for name in named if name not in written and not (folder / name).exists()
     )
@@ -215,7 +215,7 @@ def _device(folder: Path) -> str:
 def _execute(page: str, command: str, folder: Path) -> Execution:
     started, cpu_before = time.monotonic(), _cpu_seconds()
     process = subprocess.Popen(
-        ["/bin/bash", "-c", command],
+        ["/bin/bash", "-c", f"{command}\nexit $?"],  # a second line: else bash is replaced by the command
         cwd=folder,
         env={**os.environ, "NAS_CACHE": str(folder / CACHE)},
         stdout=subprocess.PIPE,
