@@ -4,7 +4,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -207,12 +207,31 @@ def _compared(
     if find_spec(runtime) is None:
         return replace(exported, unchecked=f"{runtime} is not installed")
     try:
-        with _quiet():
+        with _quiet(), _openvino_in_float32() if exported.name == "openvino" else nullcontext():
             differences = _differences(weights, Path(str(exported.path)), sizes)
     except Exception as error:  # noqa: BLE001 - each runtime raises its own errors
         return replace(exported, problem=f"{runtime} cannot run it: {_reason(error)}")
     wrong = is_exact and not all(one.is_small for one in differences)
     return replace(exported, differences=differences, problem="its outputs differ from PyTorch's" if wrong else "")
+
+
+@contextmanager
+def _openvino_in_float32() -> Iterator[None]:
+    """Let OpenVINO compute in float32 also on a CPU with bfloat16, which it takes there by default."""
+    import openvino  # noqa: PLC0415 - an extra
+
+    core = openvino.Core
+
+    def exact() -> Any:
+        made = core()
+        made.set_property("CPU", {"INFERENCE_PRECISION_HINT": openvino.Type.f32})
+        return made
+
+    openvino.Core = exact
+    try:
+        yield
+    finally:
+        openvino.Core = core
 
 
 def _differences(weights: Path, file: Path, sizes: Sequence[tuple[int, int]]) -> tuple[Difference, ...]:

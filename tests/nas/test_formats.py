@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import openvino
 import pytest
 import torch
 
@@ -95,3 +96,10 @@ def test_every_operator_is_exported_and_computes_the_same(scenes: datasets.DataS
     assert [[each.size for each in one.differences] for one in found] == [[(96, 96), (32, 96)], [(96, 96)], [(96, 96)]]
     measured = formats.with_accuracy(found[0], scenes.path, 96, end_to_end=False)
     assert measured.map50_95 == pytest.approx(formats.accuracy(weights, scenes.path, 96, end_to_end=False), abs=1e-3)
+
+
+def test_openvino_is_compared_in_float32() -> None:
+    with formats._openvino_in_float32():
+        hint = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    assert hint == openvino.Type.f32
+    assert isinstance(openvino.Core, type)
