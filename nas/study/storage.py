@@ -27,6 +27,7 @@ from nas.study.storage_retries import (
     machine_problem,
     place_of,
     require_database,
+    require_trials,
 )
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
@@ -58,7 +59,7 @@ def open_storage(url: str, *, patient: bool = False) -> RetryingStorage:
 
     Raises:
         EnvironmentProblem: it cannot be opened, or a file of passwords is open to others.
-        StudyError: it is a file that is missing, empty or damaged.
+        StudyError: it is a file that is missing, empty or damaged, or a database of something else.
     """
     require_private_password_file(url)
     file = storage_file(url)
@@ -68,7 +69,9 @@ def open_storage(url: str, *, patient: bool = False) -> RetryingStorage:
         heartbeat = {}
     if file is not None:
         require_database(file)
-        if not os.access(file.parent, os.W_OK):
+        if os.access(file.parent, os.W_OK):
+            require_trials(file)
+        else:
             options = {"creator": partial(_read_only, file)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental since Optuna 2

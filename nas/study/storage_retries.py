@@ -2,9 +2,10 @@
 
 import logging
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,6 +166,28 @@ def require_database(path: Path) -> None:
     if not path.is_file() or path.stat().st_size == 0:
         what = "empty" if path.is_file() else "missing"
         raise StudyError(f"{path}: the study's database is {what}: {ADVICE}")
+
+
+def require_trials(path: Path) -> None:
+    """Refuse a database of something else, into which Optuna would write its tables.
+
+    A study from elsewhere may name any file as its database.
+
+    Raises:
+        StudyError: it is one.
+    """
+    tables = _tables(path)
+    if tables and "studies" not in tables:
+        raise StudyError(f"{path}: a database of something else, with no trials of Optuna in it: {ADVICE}")
+
+
+def _tables(path: Path) -> set[str]:
+    """Return the names of a database's tables; none for a file that cannot be read, which Optuna's error describes."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return set()
 
 
 def _with_backoff(name: str) -> Callable[..., Any]:

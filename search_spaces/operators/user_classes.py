@@ -84,16 +84,18 @@ def failed(source: Source) -> Mapping[str, str]:
 def find(name: str) -> UserClass | None:
     """Return the class of a name; where several texts define it, that of the text which is preferred at present.
 
+    Of a file that was loaded again after a change, the newest text counts.
+
     Raises:
-        SpecError: several texts define it, and none of them is preferred.
+        SpecError: several files define it, and the text of none of them is preferred.
     """
     preferred = [LOADED[digest] for digest in _PREFERRED.get() if digest in LOADED]
     chosen = next((one.classes[name] for one in preferred if name in one.classes), None)
-    every = [one.classes[name] for one in LOADED.values() if name in one.classes]
-    if chosen is None and len(every) > 1:
-        files = " and ".join(str(one.source.path) for one in every)
+    by_path = {one.source.path: one.classes[name] for one in LOADED.values() if name in one.classes}
+    if chosen is None and len(by_path) > 1:
+        files = " and ".join(map(str, by_path))
         raise SpecError(f"{name} is defined by {files}, which differ; one process can use only one of them")
-    return chosen or next(iter(every), None)
+    return chosen or next(iter(by_path.values()), None)
 
 
 def function_file(name: str) -> str | None:

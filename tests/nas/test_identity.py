@@ -295,6 +295,18 @@ class TestForeignDatabase:
             resumed(searched.folder, trials=9)
         assert not (searched.folder / "study.db").exists()
 
+    def test_nothing_is_written_into_a_database_of_something_else(self, searched: Study, tmp_path: Path) -> None:
+        """A study from elsewhere may name any file of the user as its database."""
+        mine = tmp_path / "photos.db"
+        with closing(sqlite3.connect(mine)) as database, database:
+            database.execute("CREATE TABLE photos (name TEXT)")
+        before = mine.read_bytes()
+        path = searched.folder / "study.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "storage": f"sqlite:///{mine}"}))
+        with pytest.raises(StudyError, match=r"photos\.db: a database of something else, with no trials of Optuna"):
+            Study.open(searched.folder).optuna_trials()
+        assert mine.read_bytes() == before
+
     def test_shared_database_with_a_study_of_that_name_is_refused(self, make_study: MakeStudy, tmp_path: Path) -> None:
         shared = f"sqlite:///{tmp_path / 'shared.db'}"
         study = make_study(storage=shared)

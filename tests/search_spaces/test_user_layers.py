@@ -155,9 +155,15 @@ class Loud(nn.Module):
         with pytest.raises(SpecError, match=r"own.py: cannot be imported: RuntimeError: it ends the process"):
             load(tmp_path, "raise SystemExit(3)")
 
-    def test_class_of_two_texts_is_refused(self, tmp_path: Path) -> None:
+    def test_class_of_a_file_that_was_changed_is_the_newest(self, tmp_path: Path) -> None:
         load(tmp_path, "class Id(nn.Identity):\n    pass\n")
-        load(tmp_path, "class Id(nn.Identity):\n    changed = True\n")
+        load(tmp_path, "class Id(nn.Module):\n    def forward(self, x):\n        return x\n")
+        assert placed(model(tmp_path, "[-1, 3, Id, []]")) == {1: "Id(), 3 times: 16x128x128 to 16x128x128"}
+
+    def test_class_of_two_files_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        load(tmp_path, "class Id(nn.Identity):\n    pass\n")
+        load(tmp_path / "other", "class Id(nn.Identity):\n    changed = True\n")
         with pytest.raises(SpecError, match=r"Id is defined by .*own.py and .*own.py, which differ; one process can"):
             placed(model(tmp_path, "[-1, 1, Id, []]"))
 
