@@ -15,11 +15,11 @@ from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils.torch_utils import initialize_weights
 
-from search_spaces import STOCK, Architecture, Choice, SearchSpace, build, space_file
+from search_spaces import STOCK, Architecture, Choice, JoinedSpace, SearchSpace, build, space_file
 from search_spaces.errors import LatencyError, SpecError
 from trials import weights
 from trials.devices import DeviceProfile
-from trials.latency import latency_table, prediction_error, runtimes, timings
+from trials.latency import latency_table, prediction_error, runtimes, space_latencies, timings
 from trials.latency.deployed import Deployed
 from trials.latency.latency_table import LatencyTable
 from trials.latency.measurement import Comparison, Latency
@@ -80,6 +80,23 @@ def recorded(space: SearchSpace, runtime: Runtime, path: Path) -> LatencyTable:
 def table(space: SearchSpace, formula: Formula, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
     """Return a recorded table; tests must not change it."""
     return recorded(space, formula(), tmp_path_factory.mktemp("table") / "table.csv")
+
+
+def test_members_of_a_joined_space_share_a_table(space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
+    other = read(tmp_path, SPACE.replace("scale: n", "scale: s").replace("name: small", "name: larger"))
+    runtime, path = formula(), tmp_path / "table.csv"
+    for member in (space, other):
+        recorded(member, runtime, path)
+    joined = JoinedSpace(name="smalln,largers", members=(space, other))
+    whole = space_latencies.table(joined, CLASSES, SIZE, timings.read(path))
+    alone = [space_latencies.table(member, CLASSES, SIZE, timings.read(path)) for member in joined.members]
+    for member, table in zip(joined.members, alone, strict=True):
+        assert whole.predict(member.stock) == table.predict(member.stock)
+    assert (
+        whole.recorded.entries.keys() >= whole.workloads().keys() == alone[0].workloads().keys() | alone[1].workloads()
+    )
+    assert whole.reach_ms() == (min(one.reach_ms()[0] for one in alone), max(one.reach_ms()[1] for one in alone))
+    assert whole.recording_command == " && ".join(table.recording_command for table in alone)
 
 
 def structure(module: nn.Module) -> str:
