@@ -3,10 +3,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from ultralytics.nn import tasks
 
 from search_spaces import auxiliary
+from search_spaces.operators import OPERATORS, Site, Value
 from trials.contracts.probing import as_if_trained
 
 
@@ -31,6 +33,34 @@ def no_kernel_compilation() -> Iterator[None]:
 def awake() -> Callable[[nn.Module], nn.Module]:
     """Return a copy of a module with random batch norm statistics and without parameters that start at 0."""
     return as_if_trained
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[..., Any]:
+    """Build an operator by its name, at a site where it is legal, in eval mode."""
+
+    def building(name: str, site: Site, **parameters: Value) -> Any:
+        record = OPERATORS[name]
+        given = record.complete(parameters)
+        assert record.incompatibility(site, given) is None
+        return record.build(site, **given).eval()
+
+    return building
+
+
+@pytest.fixture(scope="session")
+def conv_norm() -> Callable[..., Tensor]:
+    """Apply a module's convolution of stride 1, its batch norm and SiLU, as functions of its numbers."""
+
+    def applied(module: nn.Module, name: str, x: Tensor, kernel: int) -> Tensor:
+        w = module.state_dict()
+        y = F.conv2d(x, w[f"{name}.conv.weight"], padding=kernel // 2)
+        mean, variance, weight, bias = (
+            w[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return F.silu(F.batch_norm(y, mean, variance, weight, bias, eps=1e-5))
+
+    return applied
 
 
 @pytest.fixture(scope="session")

@@ -18,18 +18,20 @@ from trials.costing import cost
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]
+Build = Callable[..., Any]
 
 NAMES = ["SE", "ECA", "CBAM", "CoordAtt", "SimAM", "EMA", "GAM", "ShuffleAttention", "LSKA"]
 
 
-def build(name: str, channels: int, **parameters: Value) -> Any:
-    record = OPERATORS[name]
-    site = Site(
-        path="", kind=SiteKind.INSERTED, c_in=channels, c_out=channels, kernel=0, stride=1, activation=nn.Identity()
-    )
-    given = record.complete(parameters)
-    assert record.incompatibility(site, given) is None
-    return record.build(site, **given).eval()
+@pytest.fixture
+def build(built: Build) -> Build:
+    def building(name: str, channels: int, **parameters: Value) -> Any:
+        site = Site(
+            path="", kind=SiteKind.INSERTED, c_in=channels, c_out=channels, kernel=0, stride=1, activation=nn.Identity()
+        )
+        return built(name, site, **parameters)
+
+    return building
 
 
 def sigmoid(x: Array) -> Array:
@@ -169,7 +171,7 @@ CASES: list[tuple[str, int, dict[str, int]]] = [
 
 @pytest.mark.parametrize(("name", "channels", "parameters"), CASES, ids=str)
 def test_attention_equals_its_definition(
-    name: str, channels: int, parameters: dict[str, int], awake: Callable[[nn.Module], Any]
+    name: str, channels: int, parameters: dict[str, int], awake: Callable[[nn.Module], Any], build: Build
 ) -> None:
     module = awake(build(name, channels, **parameters)).double()
     x = torch.randn(2, channels, 5, 7, dtype=torch.float64)
@@ -182,7 +184,7 @@ def test_attention_equals_its_definition(
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (13, 2)], ids=str)
 @pytest.mark.parametrize("name", NAMES)
-def test_attention_keeps_maps_of_any_size_finite(name: str, size: tuple[int, int]) -> None:
+def test_attention_keeps_maps_of_any_size_finite(name: str, size: tuple[int, int], build: Build) -> None:
     module = build(name, 64)
     x = torch.randn(2, 64, *size)
     with torch.no_grad():
@@ -197,7 +199,9 @@ START = {"SE": 0.982, "CBAM": 0.982**2, "CoordAtt": 0.982**2, "EMA": 0.982, "GAM
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_attention_starts_near_the_identity_where_its_form_allows(name: str, awake: Callable[[nn.Module], Any]) -> None:
+def test_attention_starts_near_the_identity_where_its_form_allows(
+    name: str, awake: Callable[[nn.Module], Any], build: Build
+) -> None:
     record, module, x = OPERATORS[name], awake(build(name, 64)), torch.randn(2, 64, 6, 8)
     assert (record.init_from is not None) == (name in START)
     if record.init_from is not None:
@@ -207,7 +211,7 @@ def test_attention_starts_near_the_identity_where_its_form_allows(name: str, awa
                 torch.testing.assert_close(mode(x), START[name] * x, rtol=1e-3, atol=0)
 
 
-def test_shuffle_attention_would_reorder_channels() -> None:
+def test_shuffle_attention_would_reorder_channels(build: Build) -> None:
     """Open gates of it do not give the identity; that is why it has no `init_from`."""
     module, x = build("ShuffleAttention", 16), torch.randn(1, 16, 4, 4)
     with torch.no_grad():
@@ -242,7 +246,7 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_and_multiply_adds_of_attention_are_those_by_hand(name: str) -> None:
+def test_parameters_and_multiply_adds_of_attention_are_those_by_hand(name: str, build: Build) -> None:
     with torch.device("meta"):
         module, x = build(name, C), torch.zeros(1, C, 6, 8)
     assert sum(parameter.numel() for parameter in module.parameters()) == PARAMETERS[name]
@@ -263,7 +267,7 @@ def norm(theirs: str, ours: str) -> dict[str, str]:
     return {f"{theirs}.{part}": f"{ours}.{part}" for part in parts}
 
 
-def test_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any]) -> None:
+def test_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any], build: Build) -> None:
     x = torch.randn(2, 64, 7, 9)
     both = {"fc1": "squeeze", "fc2": "excite"}
     linear = {f"{new}.{part}": f"{old}.{part}" for new, old in both.items() for part in ("weight", "bias")}
@@ -276,7 +280,7 @@ def test_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any]) -> Non
         torch.testing.assert_close(given_to(module, ours, names)(x), ours(x))
 
 
-def test_coordinate_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any]) -> None:
+def test_coordinate_attention_equals_that_of_timm(awake: Callable[[nn.Module], Any], build: Build) -> None:
     ours, x = awake(build("CoordAtt", 64)), torch.randn(2, 64, 7, 9)
     with torch.no_grad():
         for conv in (ours.rows, ours.columns):

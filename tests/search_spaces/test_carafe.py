@@ -10,22 +10,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 
-from search_spaces.operators import OPERATORS, Site, SiteKind, Value
+from search_spaces.operators import OPERATORS, Site, SiteKind
 from trials.costing import cost
 
 Array = NDArray[np.float64]
 Awake = Callable[[nn.Module], Any]
+Build = Callable[..., Any]
 
 
 def site_of(c_in: int, c_out: int, stride: int = 2) -> Site:
     return Site(path="", kind=SiteKind.UPSAMPLE, c_in=c_in, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
 
 
-def of(c_in: int, c_out: int, **parameters: Value) -> nn.Module:
-    record = OPERATORS["CARAFE"]
-    site, given = site_of(c_in, c_out), record.complete(parameters)
-    assert record.incompatibility(site, given) is None
-    return record.build(site, **given).eval()
+@pytest.fixture
+def of(built: Build) -> Build:
+    return lambda c_in, c_out, **given: built("CARAFE", site_of(c_in, c_out), **given)
 
 
 def reassembled(module: nn.Module, x: Array, *, kernel: int, encoder: int, scale: int) -> Array:
@@ -57,7 +56,7 @@ def reassembled(module: nn.Module, x: Array, *, kernel: int, encoder: int, scale
     ids=str,
 )
 def test_carafe_equals_its_definition(
-    channels: int, size: tuple[int, int], given: dict[str, int], awake: Awake
+    channels: int, size: tuple[int, int], given: dict[str, int], awake: Awake, of: Build
 ) -> None:
     module = awake(of(channels, channels, **given)).double()
     with torch.no_grad():
@@ -69,7 +68,7 @@ def test_carafe_equals_its_definition(
 
 
 @pytest.mark.parametrize("up_kernel", [3, 5, 7])
-def test_carafe_starts_near_the_nearest_pixel(up_kernel: int) -> None:
+def test_carafe_starts_near_the_nearest_pixel(up_kernel: int, of: Build) -> None:
     module, x = of(8, 8, up_kernel=up_kernel), torch.randn(2, 8, 5, 6)
     with torch.no_grad():
         assert OPERATORS["CARAFE"].init_from(module, None) == ()  # type: ignore[misc]  # it has one
@@ -91,7 +90,7 @@ def test_carafe_starts_near_the_nearest_pixel(up_kernel: int) -> None:
     ],
 )  # fmt: skip
 def test_parameters_and_multiply_adds_of_carafe_are_those_by_hand(
-    given: dict[str, int], params: int, macs: int
+    given: dict[str, int], params: int, macs: int, of: Build
 ) -> None:
     module = of(16, 16, **given)
     assert sum(parameter.numel() for parameter in module.parameters()) == params

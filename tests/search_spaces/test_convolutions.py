@@ -13,13 +13,14 @@ from timm.models.ghostnet import GhostModule as TimmGhost
 from torch import nn
 from ultralytics.nn.modules import Conv, GhostConv
 
-from search_spaces.operators import OPERATORS, Site, SiteKind, Value
+from search_spaces.operators import OPERATORS, Site, SiteKind
 from search_spaces.operators.gsconv import GSConv, shuffled
 from trials.costing import cost
 
 Array = NDArray[np.float64]
 Weights = dict[str, Array]
 Awake = Callable[[nn.Module], Any]
+Build = Callable[..., Any]
 
 
 def site_of(
@@ -28,13 +29,6 @@ def site_of(
     return Site(
         path="", kind=kind, c_in=c_in, c_out=c_out, kernel=kernel, stride=stride, groups=groups, activation=nn.SiLU()
     )
-
-
-def build(name: str, site: Site, **parameters: Value) -> Any:
-    record = OPERATORS[name]
-    given = record.complete(parameters)
-    assert record.incompatibility(site, given) is None
-    return record.build(site, **given).eval()
 
 
 def conv(weight: Array, x: Array, *, stride: int = 1, groups: int = 1) -> Array:
@@ -126,8 +120,10 @@ CASES: list[tuple[str, Site, dict[str, int]]] = [
 @pytest.mark.parametrize(
     ("name", "site", "parameters"), CASES, ids=lambda value: str(value) if isinstance(value, str) else ""
 )
-def test_convolution_equals_its_definition(name: str, site: Site, parameters: dict[str, int], awake: Awake) -> None:
-    module = awake(build(name, site, **parameters)).double()
+def test_convolution_equals_its_definition(
+    name: str, site: Site, parameters: dict[str, int], awake: Awake, built: Build
+) -> None:
+    module = awake(built(name, site, **parameters)).double()
     x = torch.randn(2, site.c_in, 7, 5, dtype=torch.float64)
     weights = {key: value.detach().numpy() for key, value in module.state_dict().items()}
     given = {key: value for key, value in OPERATORS[name].complete(parameters).items() if key in {"part", "repeats"}}
@@ -148,8 +144,8 @@ def given_to(theirs: nn.Module, ours: nn.Module, names: dict[str, str]) -> nn.Mo
     return theirs.eval()
 
 
-def test_block_of_pconv_equals_that_of_timm(awake: Awake) -> None:
-    ours = awake(build("PConv", site_of(16, 16, kind=BLOCK)))
+def test_block_of_pconv_equals_that_of_timm(awake: Awake, built: Build) -> None:
+    ours = awake(built("PConv", site_of(16, 16, kind=BLOCK)))
     theirs = MLPBlock(16, 4, 2, 0.0, 0.0, act_layer=nn.SiLU)
     names = {
         "partial": "spatial_mixing.partial_conv3",
@@ -161,12 +157,12 @@ def test_block_of_pconv_equals_that_of_timm(awake: Awake) -> None:
     torch.testing.assert_close(given_to(theirs, ours, names)(x), ours(x))
 
 
-def test_ghost_module_equals_that_of_ultralytics_and_of_timm(awake: Awake) -> None:
+def test_ghost_module_equals_that_of_ultralytics_and_of_timm(awake: Awake, built: Build) -> None:
     x = torch.randn(2, 8, 7, 9)
-    ours = awake(build("GhostModule", site_of(8, 16, kernel=3, stride=2), dw_kernel=5))
+    ours = awake(built("GhostModule", site_of(8, 16, kernel=3, stride=2), dw_kernel=5))
     names = {"primary": "cv1", "cheap": "cv2"}
     torch.testing.assert_close(given_to(GhostConv(8, 16, 3, 2), ours, names)(x), ours(x))
-    ours = awake(build("GhostModule", site_of(8, 16, kernel=1)))
+    ours = awake(built("GhostModule", site_of(8, 16, kernel=1)))
     names = {
         "primary.conv": "primary_conv.0", "primary.bn": "primary_conv.1",
         "cheap.conv": "cheap_operation.0", "cheap.bn": "cheap_operation.1",
@@ -176,8 +172,8 @@ def test_ghost_module_equals_that_of_ultralytics_and_of_timm(awake: Awake) -> No
 
 
 @pytest.mark.parametrize(("c_out", "stride"), [(8, 1), (8, 2), (12, 1)])
-def test_repvgg_equals_that_of_timm(c_out: int, stride: int, awake: Awake) -> None:
-    ours = awake(build("RepVGG", site_of(8, c_out, stride=stride)))
+def test_repvgg_equals_that_of_timm(c_out: int, stride: int, awake: Awake, built: Build) -> None:
+    ours = awake(built("RepVGG", site_of(8, c_out, stride=stride)))
     theirs = RepVggBlock(8, c_out, 3, stride)
     theirs.act = nn.SiLU()
     names = {"branches.conv1": "conv_kxk", "branches.conv2": "conv_1x1", "branches.bn": "identity"}
@@ -185,8 +181,8 @@ def test_repvgg_equals_that_of_timm(c_out: int, stride: int, awake: Awake) -> No
     torch.testing.assert_close(given_to(theirs, ours, names)(x), ours(x))
 
 
-def test_fused_repvgg_is_one_convolution(awake: Awake) -> None:
-    ours, x = awake(build("RepVGG", site_of(8, 8))), torch.randn(2, 8, 7, 9)
+def test_fused_repvgg_is_one_convolution(awake: Awake, built: Build) -> None:
+    ours, x = awake(built("RepVGG", site_of(8, 8))), torch.randn(2, 8, 7, 9)
     fused = cost.fused(ours)
     assert [type(module) for module in fused.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))] == [
         nn.Conv2d
@@ -202,9 +198,9 @@ def replaced_conv(c_in: int, c_out: int, stride: int, awake: Awake) -> Any:
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("c_out", [8, 12])
-def test_repvgg_starts_as_the_replaced_convolution(c_out: int, stride: int, awake: Awake) -> None:
+def test_repvgg_starts_as_the_replaced_convolution(c_out: int, stride: int, awake: Awake, built: Build) -> None:
     before, x = replaced_conv(8, c_out, stride, awake), torch.randn(2, 8, 7, 9)
-    ours = awake(build("RepVGG", site_of(8, c_out, stride=stride)))
+    ours = awake(built("RepVGG", site_of(8, c_out, stride=stride)))
     with torch.no_grad():
         names = OPERATORS["RepVGG"].init_from(ours, before)  # type: ignore[misc]  # it has one
         for branch in (ours.branches.conv2.bn, ours.branches.bn):
@@ -215,9 +211,11 @@ def test_repvgg_starts_as_the_replaced_convolution(c_out: int, stride: int, awak
 
 
 @pytest.mark.parametrize(("name", "first"), [("GSConv", "dense"), ("GhostModule", "primary")])
-def test_dense_channels_start_as_those_of_the_replaced_convolution(name: str, first: str, awake: Awake) -> None:
+def test_dense_channels_start_as_those_of_the_replaced_convolution(
+    name: str, first: str, awake: Awake, built: Build
+) -> None:
     before, x = replaced_conv(8, 12, 2, awake), torch.randn(2, 8, 7, 9)
-    ours = build(name, site_of(8, 12, stride=2))
+    ours = built(name, site_of(8, 12, stride=2))
     with torch.no_grad():
         names = OPERATORS[name].init_from(ours, before)  # type: ignore[misc]  # it has one
     assert names == tuple(f"{first}.{part}" for part in ("conv.weight", "bn.weight", "bn.bias"))
@@ -226,9 +224,9 @@ def test_dense_channels_start_as_those_of_the_replaced_convolution(name: str, fi
     torch.testing.assert_close(ours(x)[:, dense], before(x)[:, dense])
 
 
-def test_dsconv_starts_as_a_separable_convolution_that_it_replaces(awake: Awake) -> None:
+def test_dsconv_starts_as_a_separable_convolution_that_it_replaces(awake: Awake, built: Build) -> None:
     before, x = replaced_conv(6, 8, 2, awake), torch.randn(2, 6, 7, 9)
-    ours = build("DSConv", site_of(6, 8, stride=2))
+    ours = built("DSConv", site_of(6, 8, stride=2))
     with torch.no_grad():
         rank_one = torch.einsum("oc,cyx->ocyx", torch.randn(8, 6), torch.randn(6, 3, 3))
         before.conv.weight.copy_(rank_one)
@@ -236,9 +234,9 @@ def test_dsconv_starts_as_a_separable_convolution_that_it_replaces(awake: Awake)
     torch.testing.assert_close(ours(x), before(x), rtol=1e-4, atol=1e-4)
 
 
-def test_dsconv_starts_nearer_than_any_of_many_others(awake: Awake) -> None:
+def test_dsconv_starts_nearer_than_any_of_many_others(awake: Awake, built: Build) -> None:
     before = replaced_conv(4, 5, 1, awake)
-    ours = build("DSConv", site_of(4, 5))
+    ours = built("DSConv", site_of(4, 5))
 
     def distance() -> float:
         kernel = torch.einsum("oc,cyx->ocyx", ours.pointwise.conv.weight[..., 0, 0], ours.depthwise.weight[:, 0])
@@ -255,19 +253,19 @@ def test_dsconv_starts_nearer_than_any_of_many_others(awake: Awake) -> None:
                 parameter.sub_(change)
 
 
-def test_block_of_pconv_starts_as_the_identity(awake: Awake) -> None:
-    ours, x = awake(build("PConv", site_of(8, 8, kind=BLOCK))), torch.randn(2, 8, 5, 7)
+def test_block_of_pconv_starts_as_the_identity(awake: Awake, built: Build) -> None:
+    ours, x = awake(built("PConv", site_of(8, 8, kind=BLOCK))), torch.randn(2, 8, 5, 7)
     with torch.no_grad():
         assert OPERATORS["PConv"].init_from(ours, None) == ()  # type: ignore[misc]  # it has one
     assert torch.equal(ours(x), x)
 
 
 @pytest.mark.parametrize("name", ["GSConv", "GhostModule", "RepVGG", "DSConv"])
-def test_nothing_is_copied_from_another_convolution(name: str) -> None:
+def test_nothing_is_copied_from_another_convolution(name: str, built: Build) -> None:
     site = site_of(8, 8)
     for before in (None, nn.Identity(), Conv(8, 8, 5), Conv(8, 8, 3, 2), Conv(4, 8, 3), Conv(8, 8, 3, g=2)):
         with torch.no_grad():
-            assert OPERATORS[name].init_from(build(name, site), before) == ()  # type: ignore[misc]  # it has one
+            assert OPERATORS[name].init_from(built(name, site), before) == ()  # type: ignore[misc]  # it has one
 
 
 PIXELS = 6 * 8
@@ -289,9 +287,9 @@ COSTS: list[tuple[str, Site, dict[str, int], int, int]] = [
 
 @pytest.mark.parametrize(("name", "site", "given", "params", "macs"), COSTS)
 def test_parameters_and_multiply_adds_of_convolutions_are_those_by_hand(
-    name: str, site: Site, given: dict[str, int], params: int, macs: int
+    name: str, site: Site, given: dict[str, int], params: int, macs: int, built: Build
 ) -> None:
-    module = build(name, site, **given)
+    module = built(name, site, **given)
     assert sum(parameter.numel() for parameter in module.parameters()) == params
     assert cost.macs_of(cost.fused(module).to("meta"), torch.zeros(1, site.c_in, 6, 8, device="meta")) == macs
 

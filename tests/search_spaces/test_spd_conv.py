@@ -1,45 +1,37 @@
 """SPDConv against its definition (SPD-Conv, arXiv 2208.03641)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from ultralytics.nn.modules import Conv
 
-from search_spaces.operators import OPERATORS, Site, SiteKind, Value
+from search_spaces.operators import OPERATORS, Site, SiteKind
 from trials.costing import cost
 
 Array = NDArray[np.float64]
 Awake = Callable[[nn.Module], nn.Module]
+Build = Callable[..., Any]
 
 
 def site_of(c_in: int, c_out: int, stride: int = 2) -> Site:
     return Site(path="", kind=SiteKind.LAYER, c_in=c_in, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
 
 
-def of(c_in: int, c_out: int, **parameters: Value) -> nn.Module:
-    record = OPERATORS["SPDConv"]
-    site, given = site_of(c_in, c_out), record.complete(parameters)
-    assert record.incompatibility(site, given) is None
-    return record.build(site, **given).eval()
-
-
-def conv_norm(module: nn.Module, name: str, x: Tensor, kernel: int) -> Tensor:
-    w = module.state_dict()
-    y = F.conv2d(x, w[f"{name}.conv.weight"], padding=kernel // 2)
-    mean, variance, weight, bias = (
-        w[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-    )
-    return F.silu(F.batch_norm(y, mean, variance, weight, bias, eps=1e-5))
+@pytest.fixture
+def of(built: Build) -> Build:
+    return lambda c_in, c_out, **given: built("SPDConv", site_of(c_in, c_out), **given)
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5), (1, 1), (2, 3)], ids=str)
 @pytest.mark.parametrize(("channels", "kernel"), [(4, 3), (4, 1), (1, 3)])
-def test_spd_conv_equals_its_definition(channels: int, kernel: int, size: tuple[int, int], awake: Awake) -> None:
+def test_spd_conv_equals_its_definition(
+    channels: int, kernel: int, size: tuple[int, int], awake: Awake, of: Build, conv_norm: Build
+) -> None:
     module = awake(of(channels, 6, kernel=kernel)).double()
     x = torch.randn(2, channels, *size, dtype=torch.float64)
     height, width = (-(-side // 2) for side in size)
@@ -52,7 +44,9 @@ def test_spd_conv_equals_its_definition(channels: int, kernel: int, size: tuple[
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 5)], ids=str)
-def test_spd_conv_starts_as_the_strided_convolution_that_it_replaces(size: tuple[int, int], awake: Awake) -> None:
+def test_spd_conv_starts_as_the_strided_convolution_that_it_replaces(
+    size: tuple[int, int], awake: Awake, of: Build
+) -> None:
     before, module, x = awake(Conv(4, 6, 3, 2)).eval(), of(4, 6), torch.randn(2, 4, *size)
     with torch.no_grad():
         names = OPERATORS["SPDConv"].init_from(module, before)  # type: ignore[misc]  # it has one
@@ -60,7 +54,7 @@ def test_spd_conv_starts_as_the_strided_convolution_that_it_replaces(size: tuple
     torch.testing.assert_close(module(x), before(x))
 
 
-def test_spd_conv_copies_nothing_from_another_convolution() -> None:
+def test_spd_conv_copies_nothing_from_another_convolution(of: Build) -> None:
     for before in (None, Conv(4, 6, 3, 1), Conv(4, 6, 5, 2), Conv(2, 6, 3, 2), Conv(4, 6, 3, 2, g=2)):
         with torch.no_grad():
             assert OPERATORS["SPDConv"].init_from(of(4, 6), before) == ()  # type: ignore[misc]
@@ -77,7 +71,7 @@ def test_spd_conv_copies_nothing_from_another_convolution() -> None:
     ],
 )  # fmt: skip
 def test_parameters_and_multiply_adds_of_spdconv_are_those_by_hand(
-    given: dict[str, int], params: int, macs: int
+    given: dict[str, int], params: int, macs: int, of: Build
 ) -> None:
     module = of(16, 24, **given)
     assert sum(parameter.numel() for parameter in module.parameters()) == params

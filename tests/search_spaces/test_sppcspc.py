@@ -1,41 +1,32 @@
 """SPPCSPC against its definition (YOLOv7, arXiv 2207.02696)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from ultralytics.nn.modules import SPPF
 
 from search_spaces.hosts import HOSTS
-from search_spaces.operators import OPERATORS, Site, SiteKind, Value
+from search_spaces.operators import OPERATORS, Site, SiteKind
 from trials.costing import cost
 
 Array = NDArray[np.float64]
 Awake = Callable[[nn.Module], nn.Module]
+Build = Callable[..., Any]
 
 
 def site_of(c_in: int, c_out: int, stride: int = 1) -> Site:
     return Site(path="", kind=SiteKind.PYRAMID, c_in=c_in, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
 
 
-def of(c_in: int, c_out: int, **parameters: Value) -> nn.Module:
-    record = OPERATORS["SPPCSPC"]
-    site, given = site_of(c_in, c_out), record.complete(parameters)
-    assert record.incompatibility(site, given) is None
-    return record.build(site, **given).eval()
-
-
-def conv_norm(module: nn.Module, name: str, x: Tensor, kernel: int) -> Tensor:
-    w = module.state_dict()
-    y = F.conv2d(x, w[f"{name}.conv.weight"], padding=kernel // 2)
-    mean, variance, weight, bias = (
-        w[f"{name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
-    )
-    return F.silu(F.batch_norm(y, mean, variance, weight, bias, eps=1e-5))
+@pytest.fixture
+def of(built: Build) -> Build:
+    return lambda c_in, c_out, **given: built("SPPCSPC", site_of(c_in, c_out), **given)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +35,7 @@ def conv_norm(module: nn.Module, name: str, x: Tensor, kernel: int) -> Tensor:
     ids=str,
 )
 def test_sppcspc_equals_pools_side_by_side(
-    c_in: int, c_out: int, size: tuple[int, int], given: dict[str, float], awake: Awake
+    c_in: int, c_out: int, size: tuple[int, int], given: dict[str, float], awake: Awake, of: Build, conv_norm: Build
 ) -> None:
     """In YOLOv7 the pools are of 5, 9 and 13 pixels; one behind the other they give the same maxima."""
     module = awake(of(c_in, c_out, **given)).double()
@@ -69,7 +60,7 @@ def test_sppcspc_equals_pools_side_by_side(
     ],
 )  # fmt: skip
 def test_parameters_and_multiply_adds_of_sppcspc_are_those_by_hand(
-    given: dict[str, int], params: int, macs: int
+    given: dict[str, int], params: int, macs: int, of: Build
 ) -> None:
     module = of(16, 24, **given)
     assert sum(parameter.numel() for parameter in module.parameters()) == params
