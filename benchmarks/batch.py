@@ -227,16 +227,10 @@ def interval(differences: np.ndarray) -> str:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    for name, run in (("train", train), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(run=run)
-        command.add_argument("--results", type=Path, default=RESULTS)
-        if run is train:
-            command.add_argument("--data", nargs="*", default=["bccd"], choices=list(PLANS))
-            command.add_argument("--seeds", type=int, default=5)
-            command.add_argument("--jobs", type=int, default=2)
+    parser, command = results_file.commands(__doc__, RESULTS, train=train, table=table)
+    command["train"].add_argument("--data", nargs="*", default=["bccd"], choices=list(PLANS))
+    command["train"].add_argument("--seeds", type=int, default=5)
+    command["train"].add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     options.run(options)
 

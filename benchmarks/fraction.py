@@ -209,11 +209,7 @@ def table(options: argparse.Namespace) -> None:
     print("| images | trainings | CPU-s each | mean mAP50-95 | sd between architectures | sd between seeds |")
     print("|---|---|---|---|---|---|")
     for way in WAYS:
-        accuracy = scores_of(results, way).accuracy
-        seconds = np.median([one.cpu_seconds for one in results if one.way == way and not one.is_base])
-        noise = accuracy.std(axis=0, ddof=1).mean() if len(accuracy) > 1 else np.nan
-        spread = accuracy.mean(axis=0).std(ddof=1)
-        print(f"| {way} | {accuracy.size} | {seconds:.0f} | {accuracy.mean():.3f} | {spread:.4f} | {noise:.4f} |")
+        print(f"| {way} | {figures(results, way)} |")
     print("\n| two trainings of each architecture | pairs | Kendall's tau | given GFLOPs | Spearman's rho |")
     print("|---|---|---|---|---|")
     gflops = list(scores_of(results, "whole").gflops)
@@ -223,6 +219,15 @@ def table(options: argparse.Namespace) -> None:
             partial = np.mean([one.partial for one in found if one is not None and one.partial is not None])
             tau, rho = (in_words(compared, statistic) for statistic in (kendalltau, spearmanr))
             print(f"| {what} | {len(compared)} | {tau} | {partial:.2f} | {rho} |")
+
+
+def figures(results: Sequence[Result], way: str) -> str:
+    """Return cells of a table: trainings, CPU-seconds of one, mean, deviations between architectures and seeds."""
+    accuracy = scores_of(results, way).accuracy
+    seconds = np.median([one.cpu_seconds for one in results if one.way == way and not one.is_base])
+    noise = accuracy.std(axis=0, ddof=1).mean() if len(accuracy) > 1 else np.nan
+    spread = accuracy.mean(axis=0).std(ddof=1)
+    return f"{accuracy.size} | {seconds:.0f} | {accuracy.mean():.3f} | {spread:.4f} | {noise:.4f}"
 
 
 def in_words(compared: Sequence[tuple[np.ndarray, np.ndarray]], statistic: Callable[..., Any]) -> str:
@@ -238,15 +243,9 @@ def in_words(compared: Sequence[tuple[np.ndarray, np.ndarray]], statistic: Calla
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    for name, run in (("train", train), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(run=run)
-        command.add_argument("--results", type=Path, default=RESULTS)
-        if run is train:
-            command.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-            command.add_argument("--seeds", type=int, default=2)
+    parser, command = results_file.commands(__doc__, RESULTS, train=train, table=table)
+    command["train"].add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    command["train"].add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     options.run(options)
 

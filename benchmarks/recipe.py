@@ -395,20 +395,13 @@ def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    training_command = commands.add_parser("train")
-    training_command.set_defaults(run=train)
-    training_command.add_argument("data", type=Path)
-    training_command.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
-    training_command.add_argument("--image-size", type=int, default=128)
-    training_command.add_argument("--architectures", type=int, default=13)
-    training_command.add_argument("--seeds", type=int, default=3)
-    training_command.add_argument("--jobs", type=int, default=1)
-    table_command = commands.add_parser("table")
-    table_command.set_defaults(run=table)
-    for command in (training_command, table_command):
-        command.add_argument("--results", type=Path, required=True)
+    parser, command = results_file.commands(__doc__, None, train=train, table=table)
+    command["train"].add_argument("data", type=Path)
+    command["train"].add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    command["train"].add_argument("--image-size", type=int, default=128)
+    command["train"].add_argument("--architectures", type=int, default=13)
+    command["train"].add_argument("--seeds", type=int, default=3)
+    command["train"].add_argument("--jobs", type=int, default=1)
     options = parser.parse_args()
     options.run(options)
 

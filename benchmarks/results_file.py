@@ -1,7 +1,8 @@
 """Results of a benchmark that may be stopped at any time: a CSV file with a row for each, appended as they come."""
 
+import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -36,3 +37,25 @@ def append(file: Path, rows: "Sequence[DataclassInstance]") -> None:
         if is_new:
             writer.writeheader()
         writer.writerows(vars(row) for row in rows)
+
+
+Command = Callable[[argparse.Namespace], None]
+
+
+def commands(
+    description: str | None, results: Path | None, **run: Command
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the command line of a benchmark with several commands, and the parser of each by name.
+
+    Args:
+        description: of the benchmark: the docstring of its module.
+        results: file of the results, unless `--results` names another one; None where it has to be named.
+        run: function of each command.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    added = parser.add_subparsers(required=True)
+    found = {name: added.add_parser(name) for name in run}
+    for name, command in found.items():
+        command.set_defaults(run=run[name])
+        command.add_argument("--results", type=Path, default=results, required=results is None)
+    return parser, found

@@ -313,27 +313,18 @@ def _means(results: Sequence[Result], length: str) -> Mapping[str, float]:
 
 
 def main() -> None:
-    """Train, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    training = commands.add_parser("train")
-    training.add_argument("data")
-    training.add_argument("--space", default="v8")
-    training.add_argument("--scale", default="n")
-    training.add_argument("--image-size", type=int, default=64)
-    training.add_argument("--epochs", default="2,4,8,16")
-    training.add_argument("--base-factor", type=int, default=2)
-    training.add_argument("--architectures", type=int, default=6)
-    training.add_argument("--seeds", type=int, default=1)
-    training.add_argument("--jobs", type=int, default=1)
-    training.add_argument("--few-images", action="store_true")
-    training.set_defaults(run=train)
-    showing = commands.add_parser("table")
-    showing.set_defaults(run=table)
-    of_recipes = commands.add_parser("recipes")
-    of_recipes.set_defaults(run=recipes_table)
-    for command in (training, showing, of_recipes):
-        command.add_argument("--results", type=Path, required=True)
+    """Run the command line."""
+    parser, command = results_file.commands(__doc__, None, train=train, table=table, recipes=recipes_table)
+    command["train"].add_argument("data")
+    command["train"].add_argument("--space", default="v8")
+    command["train"].add_argument("--scale", default="n")
+    command["train"].add_argument("--image-size", type=int, default=64)
+    command["train"].add_argument("--epochs", default="2,4,8,16")
+    command["train"].add_argument("--base-factor", type=int, default=2)
+    command["train"].add_argument("--architectures", type=int, default=6)
+    command["train"].add_argument("--seeds", type=int, default=1)
+    command["train"].add_argument("--jobs", type=int, default=1)
+    command["train"].add_argument("--few-images", action="store_true")
     options = parser.parse_args()
     options.run(options)
 

@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 from unittest import mock
 
-import numpy as np
 from scipy.stats import kendalltau
 from torch import nn, optim
 
@@ -109,25 +108,15 @@ def table(options: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|")
     for way in (NO_TEACHER, *TEACHERS):
         accuracy = fraction.scores_of(results, way).accuracy
-        seconds = np.median([one.cpu_seconds for one in results if one.way == way and not one.is_base])
-        spread = accuracy.mean(axis=0).std(ddof=1)
-        noise = f"{accuracy.std(axis=0, ddof=1).mean():.4f}" if len(accuracy) > 1 else "-"
         tau = fraction.in_words(list(combinations(accuracy, 2)), kendalltau) if len(accuracy) > 1 else "-"
-        figures = f"{accuracy.size} | {seconds:.0f} | {accuracy.mean():.3f} | {spread:.4f} | {noise} | {tau}"
-        print(f"| {'none' if way == NO_TEACHER else way} | {figures} |")
+        print(f"| {'none' if way == NO_TEACHER else way} | {fraction.figures(results, way)} | {tau} |")
 
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    for name, run in (("train", train), ("table", table)):
-        command = commands.add_parser(name)
-        command.set_defaults(run=run)
-        command.add_argument("--results", type=Path, default=RESULTS)
-        if run is train:
-            command.add_argument("--teachers", nargs="*", default=list(TEACHERS), choices=TEACHERS)
-            command.add_argument("--seeds", type=int, default=2)
+    parser, command = results_file.commands(__doc__, RESULTS, train=train, table=table)
+    command["train"].add_argument("--teachers", nargs="*", default=list(TEACHERS), choices=TEACHERS)
+    command["train"].add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()
     options.run(options)
 

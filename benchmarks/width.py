@@ -205,20 +205,14 @@ def table(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run the command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    training, printing = commands.add_parser("train"), commands.add_parser("table")
-    for command in (training, printing):
-        command.add_argument("--results", type=Path, required=True)
-    training.add_argument("--spaces", nargs="+", default=["v8", "v9"])
-    training.add_argument("--epochs", type=int, default=24)
-    training.add_argument("--widths", nargs="+", type=float, default=[0.875, 0.75, 0.5])
-    training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    training.add_argument("--seeds", type=int, default=1)
-    training.add_argument("--untuned", action="store_true")
-    training.set_defaults(run=train)
-    printing.set_defaults(run=table)
+    """Run the command line."""
+    parser, command = results_file.commands(__doc__, None, train=train, table=table)
+    command["train"].add_argument("--spaces", nargs="+", default=["v8", "v9"])
+    command["train"].add_argument("--epochs", type=int, default=24)
+    command["train"].add_argument("--widths", nargs="+", type=float, default=[0.875, 0.75, 0.5])
+    command["train"].add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    command["train"].add_argument("--seeds", type=int, default=1)
+    command["train"].add_argument("--untuned", action="store_true")
     options = parser.parse_args()
     options.run(options)
 
