@@ -4,49 +4,45 @@
 
 The folder gets what the pages assume: a small data set `my/data.yaml`, an article's `article.yaml`, a checkpoint
 `yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of `--files`. A study
-that a command names is searched before it, if the folder lacks it (`STUDIES`). The commands of a page are run in order;
-those that passed in the same folder are not run again. A command is skipped if it names a file that does not exist, or
-takes hours with any options.
+that a command names is searched before it, if the folder lacks it (`STUDIES`). The commands of a page are run in order.
+`--folder` of an earlier call goes on with it: a command that was interrupted there is run first, and none that passed
+is run again. The last lines count all of both calls, and name what was not run, with the reason (`NOT_RUN`, or a file
+that does not exist), and what was run without the GPU that it asks for.
 
-A search is run twice: as printed with `--dry-run`, then with options that make it short (`SHORTENED`). A command with
-`--device 0` is run with `--device cpu` where there is no GPU. A command that runs until Ctrl-C gets it after
-`UNTIL_INTERRUPTED` seconds. A command fails if it prints a traceback, or if its exit status is not 0 (after Ctrl-C: not
-0, 1, 130 or SIGINT's).
+Searches are short (`SHORTENED`). Where that replaces an option that is printed, the search is also run as printed, with
+`--dry-run`. A command that runs until Ctrl-C gets it after `UNTIL_INTERRUPTED` seconds. A command fails if it prints a
+traceback, or if its exit status is not 0 (after Ctrl-C: not 0, 1, 130 or SIGINT's).
 """
 
 import argparse
+import json
 import os
 import re
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from ultralytics import YOLO
 
-from benchmarks import documented, forked
-from trials.data import digit_scenes
+from benchmarks import documented, documented_files
 
 ROOT = documented.ROOT
 UNTIL_INTERRUPTED = 15
 LIMIT_SECONDS = 900
-CHECKPOINT = "yolov9t.pt"
-"""Written last: a folder that has it is complete."""
 CACHE = ".cache"
 """Cache folder, inside the folder: nothing that was trained or recorded before is used."""
 
 DIGITS = "nas search --space v9 --"
 """Searches on the built-in data, which has more images than `my/data.yaml`."""
 SHORTENED = {
-    DIGITS: "--trials 2 --epochs 1 --base-epochs 3 --image-size 96",
-    "nas search": "--trials 3 --epochs 1 --base-epochs 8 --image-size 96",
+    DIGITS: "--trials 2 --epochs 1 --base-epochs 3 --image-size 96 --workers 1",
+    "nas search": "--trials 3 --epochs 1 --base-epochs 8 --image-size 96 --workers 1",
     "nas resume": "--trials 3",
     "--longer": "--rounds 1",
     "--epochs 60": "--seeds 2 --top 1 --epochs 2",
@@ -76,13 +72,18 @@ REPLACED = {
 }
 """Parts of commands that stand for another machine, or for another large search."""
 
-SKIPPED = {
-    "benchmarks/recipe.py train": "hours of training",
+NOT_RUN = {
+    "postgresql://": "needs a PostgreSQL server that several machines reach",
     "nas resume fruit": "its trials are in a database that machines share",
+    "benchmarks/recipe.py train": "hours of training",
+    "benchmarks/width.py train": "hours of training",
     "--install-completion": "it changes the user's shell",
     " ...": "an ellipsis stands for options",
 }
 """Commands that are not run, and why."""
+
+GPU = r"(?:--)?device[= ](?:cuda:)?0"
+"""Options that ask for a GPU, or several."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,60 +92,106 @@ class Execution:
 
     Attributes:
         page: page that prints the command.
-        status: exit status; None if it was stopped after `LIMIT_SECONDS`.
+        status: exit status.
         cpu_seconds: of all its processes: what it would take of one core of an idle machine.
+        interrupted: whether it got Ctrl-C.
     """
 
     page: str
     command: str
-    status: int | None
+    status: int
     seconds: float
     cpu_seconds: float
     output: str
-    interrupted: bool = False
+    interrupted: bool
 
     @property
     def failed(self) -> bool:
         """Whether the command failed."""
-        good = {0, 1, 130, -signal.SIGINT} if self.interrupted else {0}
+        good = {0, 1, 130, -signal.SIGINT} if self.interrupted and _runs_until_interrupted(self.command) else {0}
         return self.status not in good or "Traceback (most recent call last)" in self.output
+
+    def __str__(self) -> str:
+        verdict = "FAILED" if self.failed else "ok"
+        times = f"{self.seconds:6.1f} s {self.cpu_seconds:6.1f} CPU-s"
+        lines = [line for line in self.output.splitlines() if line.strip()][-3:]
+        said = f"\n       status {self.status}: {' | '.join(lines)[-600:]}" if self.failed else ""
+        return f"{verdict:<7}{times}  {self.page}: {self.command}{said}"
+
+
+class Log:
+    """The executions in a folder, of this call and earlier ones; the last one of a command counts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file, self.running = folder / "executions.jsonl", folder / "running.json"
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        self.executions = {one.command: one for one in (Execution(**json.loads(line)) for line in lines)}
+
+    @property
+    def passed(self) -> set[str]:
+        """Commands that need not be run again."""
+        return {one.command for one in self.executions.values() if not one.failed}
+
+    @property
+    def interrupted(self) -> tuple[str, str] | None:
+        """Page and command that was running when the last call was ended."""
+        if not self.running.exists():
+            return None
+        page, command = json.loads(self.running.read_text(encoding="utf-8"))
+        return page, command
+
+    def execute(self, page: str, command: str, folder: Path) -> None:
+        """Run a command, and add it."""
+        self.running.write_text(json.dumps([page, command]), encoding="utf-8")
+        one = execute(page, command, folder)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps(asdict(one))}\n")
+        self.running.unlink()
+        self.executions[command] = one
+        print(one, flush=True)
 
 
 def main(chosen: argparse.Namespace) -> None:
     """Run all commands; exit with status 1 if one failed."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
-    if not (folder / CHECKPOINT).exists():
-        prepare(folder, chosen.files)
+    documented_files.prepare(folder, chosen.files)
     print(f"in {folder}", flush=True)
-    executions: list[Execution] = []
-    log = folder / "done.txt"
-    log.touch()
-    for page in chosen.pages or documented.pages():
-        for command in documented.commands((ROOT / page).read_text(encoding="utf-8")):
-            if missing := _missing(command, folder):
-                print(f"skipped          {page}: {command} ({missing})", flush=True)
+    log = Log(folder)
+    if log.interrupted:
+        log.execute(*log.interrupted, folder)
+    pages, not_run = chosen.pages or documented.pages(), {}
+    for page in pages:
+        for command in documented.commands((ROOT / page).read_text(encoding="utf-8"), documented.SHELL):
+            if reason := _not_run(command, folder):
+                not_run[f"{page}: {command}"] = reason
                 continue
-            for one in run(page, command, folder, done=log.read_text(encoding="utf-8").split("\0")):
-                executions.append(one)
-                verdict = "FAILED" if one.failed else "ok"
-                times = f"{one.seconds:6.1f} s {one.cpu_seconds:6.1f} CPU-s"
-                print(f"{verdict:<7}{times}  {one.page}: {one.command}", flush=True)
-                if not one.failed:
-                    with log.open("a", encoding="utf-8") as file:
-                        file.write(f"{one.command}\0")
-                else:
-                    print(f"       status {one.status}: {_last_lines(one.output)}", flush=True)
+            for line in lines_of(command, folder):
+                if line not in log.passed:
+                    log.execute(page, line, folder)
+    executions = list(log.executions.values())
+    _summarize(executions, not_run)
+    sys.exit(any(one.failed for one in executions if one.page in pages))
+
+
+def _summarize(executions: Sequence[Execution], not_run: Mapping[str, str]) -> None:
+    """Print what failed, what was not run, what lacked a GPU, and what all took."""
     failed = [one for one in executions if one.failed]
+    lacked = [] if torch.cuda.is_available() else [one for one in executions if re.search(GPU, one.command)]
+    for line in (
+        *failed,
+        *(f"not run {command} ({reason})" for command, reason in not_run.items()),
+        *(f"on CPU  {one.page}: {one.command} (no GPU)" for one in lacked),
+    ):
+        print(line)
     minutes = sum(one.seconds for one in executions) / 60, sum(one.cpu_seconds for one in executions) / 60
     took = "{:.0f} minutes, {:.0f} of processor time".format(*minutes)
-    print(f"{len(executions)} commands, {len(failed)} failed; {took}")
-    sys.exit(bool(failed))
+    print(f"{len(executions)} commands, {len(failed)} failed, {len(not_run)} not run; {took}")
 
 
-def _missing(command: str, folder: Path) -> str:
-    """Return why a command is skipped; empty if it is not."""
-    if reasons := [reason for part, reason in SKIPPED.items() if part in command]:
+def _not_run(command: str, folder: Path) -> str:
+    """Return why a command is not run; empty if it is."""
+    if reasons := [reason for part, reason in NOT_RUN.items() if part in command]:
         return reasons[0]
     named = re.findall(r"(?<= )[\w-]+\.csv|[\w-]*MMQA[\w-]*\.yaml", command)
     written = re.findall(r"(?:export|>) (\S+)", command)
@@ -153,14 +200,10 @@ def _missing(command: str, folder: Path) -> str:
     )
 
 
-def run(page: str, command: str, folder: Path, done: Collection[str] = ()) -> Iterator[Execution]:
-    """Run a command as printed, changed only as far as this machine and its time require, after what it needs.
+def lines_of(command: str, folder: Path) -> Iterator[str]:
+    """Yield a command as printed, changed only as far as this machine and its time require, after what it needs.
 
-    Args:
-        page: that prints it.
-        command: as printed.
-        folder: where to run it.
-        done: lines that are not run again.
+    Each line is made when those before it have been run: it may name what they wrote.
     """
     line = documented.with_study(documented.filled(command))
     for part, meant in REPLACED.items():
@@ -172,15 +215,17 @@ def run(page: str, command: str, folder: Path, done: Collection[str] = ()) -> It
     for study, search in STUDIES.items():
         is_there = (folder / "runs" / "nas" / study).exists()
         if re.search(rf"\b{study}\b(?!-)", line) and not is_there and not line.startswith("nas unpack"):
-            yield _execute(page, _shortened(search), folder)
+            yield _shortened(search)
     line = _resolved(line, folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
     if line.startswith("make search"):
         line = "nas search --space v9"
     elif re.search(r"--device (cuda:)?0", line) and not torch.cuda.is_available():
         line += " --device cpu"
-    if "nas search" in line and "--dry-run" not in line and _shortened(line) != line:
-        yield from (_execute(page, one, folder) for one in [f"{line} --dry-run"] if one not in done)
-    yield from (_execute(page, one, folder) for one in [_shortened(line)] if one not in done)
+    short = _shortened(line)
+    added = re.findall(r"--[\w-]+", short.removeprefix(line))
+    if "nas search" in line and any(re.search(rf"{option}\b", line) for option in added):
+        yield f"{line} --dry-run"
+    yield short
 
 
 def _shortened(command: str) -> str:
@@ -212,24 +257,32 @@ def _device(folder: Path) -> str:
     return tables[-1].stem if tables else "DEVICE"
 
 
-def _execute(page: str, command: str, folder: Path) -> Execution:
+def execute(page: str, command: str, folder: Path) -> Execution:
+    """Run a line of a shell, and send it Ctrl-C when its time has passed."""
     started, cpu_before = time.monotonic(), _cpu_seconds()
     process = subprocess.Popen(
         ["/bin/bash", "-c", f"{command}\nexit $?"],  # a second line: else bash is replaced by the command
         cwd=folder,
-        env={**os.environ, "NAS_CACHE": str(folder / CACHE)},
+        env={**os.environ, "NAS_CACHE": str(folder.absolute() / CACHE)},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         process_group=0,
     )
-    interrupted = command.startswith("nas ui")
+    interrupted = False
     try:
-        output, _ = process.communicate(timeout=UNTIL_INTERRUPTED if interrupted else LIMIT_SECONDS)
+        output, _ = process.communicate(
+            timeout=UNTIL_INTERRUPTED if _runs_until_interrupted(command) else LIMIT_SECONDS
+        )
     except subprocess.TimeoutExpired:
         interrupted = True
         os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches every process of a terminal's foreground group
         output, _ = process.communicate(timeout=60)
+    except KeyboardInterrupt:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+        raise
     return Execution(
         page=page,
         command=command,
@@ -241,91 +294,14 @@ def _execute(page: str, command: str, folder: Path) -> Execution:
     )
 
 
+def _runs_until_interrupted(command: str) -> bool:
+    return command.startswith("nas ui")
+
+
 def _cpu_seconds() -> float:
     """Return the processor time of all processes that this one has started and waited for, and of theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _last_lines(output: str) -> str:
-    lines = [line for line in output.splitlines() if line.strip()]
-    return " | ".join(lines[-3:])[-600:]
-
-
-def prepare(folder: Path, given: list[Path]) -> None:
-    """Write the files that the pages assume."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as drawn:
-        scenes = digit_scenes.draw(Path(drawn).absolute(), train=64, val=16).parent
-        for name in ("my", "moved"):
-            shutil.copytree(scenes, folder / name)
-    pages = ("README.md", "docs/operators.md", "docs/spaces.md")
-    readme, operators, spaces = ((ROOT / page).read_text(encoding="utf-8") for page in pages)
-    files = {
-        "mine.yaml": _block(readme, "yaml"),
-        "edge.yaml": _block(spaces[spaces.index("## Several spaces") :], "yaml"),
-        "my_ops.py": _block(operators, "python"),
-        "faster.yaml": _block(operators, "yaml"),
-        "article.yaml": _article(),
-        "fork.py": forked.FORK,
-        "forked.yaml": forked.MODEL,
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    (folder / "model.yaml").write_text(_article(), encoding="utf-8")
-    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
-    for path in given:
-        (folder / path.name).write_bytes(path.read_bytes())
-    _checkpoint(folder / CHECKPOINT)
-
-
-def _block(page: str, language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)
-    if found is None:
-        raise SystemExit(f"no {language} block on the page")
-    return found.group(1)
-
-
-def _article() -> str:
-    """Return a model file as articles print them: in YOLOv5's format, with a module of another repository."""
-    return """\
-nc: 2
-anchors: 3
-depth_multiple: 0.33
-width_multiple: 0.25
-backbone:
-  - [-1, 1, Conv, [64, 6, 2, 2]]
-  - [-1, 1, Conv, [128, 3, 2]]
-  - [-1, 3, C3, [128]]
-  - [-1, 1, Conv, [256, 3, 2]]
-  - [-1, 6, C3_UIB, [256]]
-  - [-1, 1, Conv, [512, 3, 2]]
-  - [-1, 9, C3, [512]]
-  - [-1, 1, Conv, [1024, 3, 2]]
-  - [-1, 3, C3, [1024]]
-  - [-1, 1, SPPF, [1024, 5]]
-head:
-  - [-1, 1, Conv, [512, 1, 1]]
-  - [-1, 1, nn.Upsample, [None, 2, nearest]]
-  - [[-1, 6], 1, Concat, [1]]
-  - [-1, 3, C3, [512, False]]
-  - [-1, 1, Conv, [256, 1, 1]]
-  - [-1, 1, nn.Upsample, [None, 2, nearest]]
-  - [[-1, 4], 1, Concat, [1]]
-  - [-1, 3, C3, [256, False]]
-  - [-1, 1, Conv, [256, 3, 2]]
-  - [[-1, 14], 1, Concat, [1]]
-  - [-1, 3, C3, [512, False]]
-  - [-1, 1, Conv, [512, 3, 2]]
-  - [[-1, 10], 1, Concat, [1]]
-  - [-1, 3, C3, [1024, False]]
-  - [[17, 20, 23], 1, Detect, [nc, anchors]]
-"""
-
-
-def _checkpoint(path: Path) -> None:
-    """Write a checkpoint in Ultralytics' format, with random weights: nothing is downloaded."""
-    YOLO("yolov9t.yaml").save(path)
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -338,4 +314,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main(options())
+    try:
+        main(options())
+    except KeyboardInterrupt:
+        sys.exit("stopped: --folder with the folder that is named above goes on")

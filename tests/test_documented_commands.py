@@ -3,6 +3,7 @@
 `python -m benchmarks.docs`, and here the slow test, run all of them, with options that make trainings short.
 """
 
+import json
 import re
 import shlex
 import tarfile
@@ -15,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from benchmarks import docs, documented
+from benchmarks import docs, documented, documented_files
 from nas.cli import app
 from nas.workflows import outlook
 from search_spaces.errors import EstimateError
@@ -134,7 +135,7 @@ def free_commands() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("documented")
-    docs.prepare(made, [])
+    documented_files.prepare(made)
     with tarfile.open(STUDY) as archive:
         archive.extractall(made, filter="data")
     return made
@@ -164,3 +165,26 @@ def test_commands_of_a_page_run(page: str, trained: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         docs.main(docs.options(["--pages", page, "--folder", str(trained)]))
     assert not ended.value.code
+
+
+def test_a_further_call_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / documented_files.CHECKPOINT).touch()
+    counting = 'python -c \'open("count.txt", "a").write("{}")\''
+    commands = [counting.format(1), "python -c 'open(\"missing\")'", "nas worker a --storage postgresql://me@db/nas"]
+    (tmp_path / "page.md").write_text("\n".join(["```", *commands, "```"]), encoding="utf-8")
+    (tmp_path / "running.json").write_text(json.dumps(["page.md", counting.format(0)]), encoding="utf-8")
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    for failing in (True, False):
+        with pytest.raises(SystemExit) as ended:
+            docs.main(docs.options(["--pages", "page.md", "--folder", str(tmp_path)]))
+        assert ended.value.code == failing
+        (tmp_path / "missing").touch()
+    assert (tmp_path / "count.txt").read_text(encoding="utf-8") == "01"
+    first, second = capsys.readouterr().out.strip().split(f"in {tmp_path}\n")[1:]
+    assert "status 1: " in first
+    assert "FileNotFoundError" in first
+    *_, not_run, counted = second.splitlines()
+    assert not_run == f"not run page.md: {commands[2]} (needs a PostgreSQL server that several machines reach)"
+    assert counted.startswith("3 commands, 0 failed, 1 not run; ")

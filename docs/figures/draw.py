@@ -98,7 +98,7 @@ def gains_figure(_runs: Path) -> None:
         axes.set_xlabel("points of mAP50-95 over the stock model, three repeats and their mean", loc="right")
         axes.xaxis.set_major_locator(MultipleLocator(0.5))
         axes.xaxis.set_major_formatter("{x:+.1f}")
-        _colour(axes, colours, legend="upper left")
+        _colour(axes, colours, legend="lower right")
         _save(figure, f"gains-{scheme}.svg")
 
 

@@ -78,7 +78,7 @@ def print_space(space: "Space", search: "PlannedSearch", summary: "SpaceSummary"
         )
     if summary.within is not None:
         lines["within"] = f"the limits are {summary.within:.0%} {sampled}"
-    show.lines(f"{name:<9} {text}" for name, text in lines.items())
+    show.labelled(lines.items())
 
 
 def estimate_lines(search: "PlannedSearch", estimate: "Estimate") -> list[str]:

@@ -9,7 +9,7 @@ from rich.live import Live
 
 from nas.cli.live_table import described, live_table
 from nas.cli.options import command_for
-from nas.cli.show import err, figure
+from nas.cli.show import err, figure, labelled
 
 if TYPE_CHECKING:
     from nas.records.record import Record
@@ -136,7 +136,7 @@ class Watching:
         found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings), measure=measure)
         goes_on = study.remaining_trials(records) or any(record.state == "running" for record in records)
         if found is not None and (goes_on or not found.is_warning):  # a warning also stands below the front
-            err.print(f"slope     {found.sentence}", markup=False)
+            labelled([("slope", found.sentence)])
 
 
 def _base(member: str) -> str:

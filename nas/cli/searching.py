@@ -430,13 +430,14 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
     lines = [(name, text) for name, text in plan_lines.items() if text]
     at = 1 + [name for name, _ in lines].index("data")
     lines[at:at] = data_sets.remarks(data)
-    show.lines(f"{name:<9} {text}" for name, text in lines)
     if budget.recipe.pgi:
         led = ", lead-guided" if budget.recipe.pgi is not True else ""
-        show.lines([f"{'pgi':<9} trained with YOLOv9's auxiliary branch{led}, costed and deployed without"])
+        lines.append(("pgi", f"trained with YOLOv9's auxiliary branch{led}, costed and deployed without"))
     if space.start:
         first = " | ".join(architecture.summary() for architecture in space.start)
-        show.lines([f"{'start':<9} after the stock model: {first}"])
-    show.lines(f"{'preset':<9} {text}" for text in [_preset(settings, data.train_images)] if text)
+        lines.append(("start", f"after the stock model: {first}"))
+    if preset := _preset(settings, data.train_images):
+        lines.append(("preset", preset))
     if plan.data.note:
-        show.lines([f"{'note':<9} {plan.data.note}"])
+        lines.append(("note", plan.data.note))
+    show.labelled(lines)

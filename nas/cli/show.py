@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ _GAP = 2
 _NUMERIC = frozenset("0123456789+-")
 _LAST = 24
 """Least width of the last column, in characters; other columns are left out to make room for it."""
+_LABEL = 10
+"""Width of the names before texts, in characters."""
 
 
 class PrintableConsole(Console):
@@ -244,6 +247,15 @@ def lines(texts: Iterable[str]) -> None:
     """Print lines of text to stderr."""
     for text in texts:
         err.print(text, markup=False)
+
+
+def labelled(texts: Iterable[tuple[str, str]]) -> None:
+    """Print names with their texts to stderr; on a terminal, long ones are broken between words and stay indented."""
+    for name, text in texts:
+        label = f"{name:<{_LABEL - 1}} "
+        room = max(_LAST, err.width - len(label)) if err.is_terminal else 0
+        broken = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) if room else [text]
+        lines([label + f"\n{' ' * _LABEL}".join(broken)])
 
 
 def details(texts: Iterable[str]) -> None:

@@ -133,3 +133,17 @@ def test_a_trial_that_has_finished_is_one_line(study: Study, monkeypatch: pytest
         lines = lines_of(out.getvalue())
         assert sum(line.startswith("trial ") and "finished" in line for line in lines) == 16
         assert width(lines) <= columns
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_long_texts_of_a_plan_are_broken_between_words_on_a_terminal(
+    *, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    console = show.PrintableConsole(file=out, force_terminal=is_terminal, width=40, soft_wrap=True, color_system=None)
+    monkeypatch.setattr(show, "err", console)
+    path = f"/{'x' * 40}"
+    show.labelled([("slope", "the stock model still gains 11.3 points in 3 epochs"), ("folder", path)])
+    broken = "the stock model still gains\n          11.3 points in 3 epochs"
+    text = broken if is_terminal else " ".join(broken.split())
+    assert out.getvalue() == f"slope     {text}\nfolder    {path}\n"
