@@ -1,9 +1,9 @@
 """Draw the pictures of the documentation from a stored study: `make docs`, or `python docs/figures/draw.py`.
 
-    python docs/figures/draw.py [--only gains front network terminal report mlflow] [--browser chromium]
+    python docs/figures/draw.py [--only gains modules front network terminal report mlflow] [--browser chromium]
 
 The study is `v9t-digits.tar.xz`, beside this file: `nas search --space v9` and its `nas confirm`, without weights.
-`gains` is drawn from the measurements in `benchmarks/results/recipe-bccd.csv`.
+`gains` is drawn from the measurements in `benchmarks/results/recipe-bccd.csv`, `modules` from those in `modules.csv`.
 `report` and `mlflow` are pictures of a browser (Chromium or Chrome). Pictures that cannot be drawn are named, with the
 reason, and the exit status is 1; the others are drawn nevertheless.
 """
@@ -100,6 +100,31 @@ def gains_figure(_runs: Path) -> None:
         axes.xaxis.set_major_formatter("{x:+.1f}")
         _colour(axes, colours, legend="lower right")
         _save(figure, f"gains-{scheme}.svg")
+
+
+def modules_figure(_runs: Path) -> None:
+    """Draw what each operator has over the stock model, by place, as `modules-light.svg` and `modules-dark.svg`."""
+    sys.path.append(str(FOLDER.parents[1]))
+    from benchmarks import modules, modules_table, results_file  # noqa: PLC0415 - they are no package, and import PyTorch
+
+    found = next(modules_table.groups(results_file.read(modules.RESULTS, modules_table.Result)), None)
+    if found is None:
+        raise CannotDrawError(f"{modules.RESULTS.name} has no model that was trained with all seeds")
+    rows = found[0][::-1]
+    for scheme, colours in SCHEMES.items():
+        findings = {"better": colours["front"], "worse": colours["trial"]}
+        figure, axes = plt.subplots(figsize=(9.2, 1 + 0.19 * len(rows)))
+        axes.axvline(0, color=colours["stock"], linewidth=1.5, label="stock model")
+        for height, row in enumerate(rows):
+            compared = row.compared
+            colour = findings.get(compared.finding, colours["ink"])
+            axes.plot((compared.low, compared.high), (height, height), "-", color=colour, linewidth=1)
+            axes.plot(compared.difference, height, "o", color=colour, markersize=5)
+        labels = [f"{row.one.operator}, {row.one.place} ({row.one.slot})" for row in rows]
+        axes.set_yticks(range(len(rows)), labels, fontsize=8)
+        axes.set_xlabel("points of mAP50-95 over the stock model, with 95 % intervals", loc="right")
+        _colour(axes, colours, legend="best")
+        _save(figure, f"modules-{scheme}.svg")
 
 
 def _shortened(name: str, longest: int = 58) -> str:
@@ -266,6 +291,7 @@ def _screenshot(
 
 WITHOUT_BROWSER: Mapping[str, Callable[[Path], None]] = {
     "gains": gains_figure,
+    "modules": modules_figure,
     "front": front,
     "network": drawing,
     "terminal": terminal,
