@@ -1,10 +1,11 @@
-"""Trials of a study that machines share, as a worker runs them: marked, published, ended once.
+"""Trainings of a study that machines share, as a worker runs them: marked, published, ended once.
 
 Nothing here does anything in a study of one machine.
 """
 
 import logging
 import time
+from collections.abc import Callable
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -19,16 +20,17 @@ from nas.records.stored_outcome import outcome_fields
 from nas.records.trial_attributes import DETAIL, ENDING, FINGERPRINT, MACHINE, RETRY_OF
 from nas.records.trial_files import TrialFiles
 from nas.study.machines import stock_training_of
+from nas.study.shared_study import SharedStudy
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from search_spaces import Architecture
-from trials import Ending, Outcome
+from trials import Ending, Epoch, Outcome
 
 _log = logging.getLogger("nas.worker")
 
 _STATE = text("SELECT state FROM trials WHERE trial_id = :trial")
 _CHECKPOINT_SECONDS = 60.0
-"""Least time between two checkpoints that are stored for other machines: a lost machine costs so much, or an epoch."""
+"""What a lost machine costs of a training at most, or the epoch that it was in if that is longer."""
 _PAUSE_SECONDS = 30.0
 """Pause after the storage did not answer, in which trainings go on without it."""
 _POLL_SECONDS = 2.0
@@ -36,6 +38,10 @@ _POLL_SECONDS = 2.0
 
 class TrialEnded(BaseException):
     """Raised to leave Optuna's loop: the trial has ended in the storage, and nothing is left to be told."""
+
+
+class StockTrainingTaken(BaseException):
+    """Raised to leave the training of a stock model that another machine has taken over, or finished before."""
 
 
 def mark(study: Study, trial: Trial) -> None:
@@ -91,16 +97,49 @@ def _is_too_many(study: Study, number: int) -> bool:
     return study.remaining_trials(records) <= 0
 
 
-class EpochPublisher:
-    """Stores the progress of a training for the other machines after each epoch, and sometimes its checkpoint.
+class _EpochFiles:
+    """Progress and checkpoint of a training, which are stored for the other machines after its epochs.
 
-    A training does not wait for the storage: what is missing is stored after a later epoch.
+    The progress after each epoch; the checkpoint if more than a minute would be lost with the machine before the next
+    epoch ends. A training does not wait for the storage: what is missing is stored after a later epoch.
+
+    Args:
+        shared: None in a study of one machine.
     """
 
-    def __init__(self, study: Study, trial: Trial, files: TrialFiles) -> None:
-        self._study, self._trial, self._files = study, trial, files
+    def __init__(self, shared: SharedStudy | None, files: TrialFiles) -> None:
+        self._shared, self._files = shared, files
         self._not_before = -float("inf")
-        self._checkpoint_at = time.monotonic()
+        self._stored_at = self._epoch_at = time.monotonic()
+
+    def publish(self, is_ours: Callable[[SharedStudy], bool]) -> bool:
+        """Store the epochs so far; return False if the training is another machine's by now.
+
+        Args:
+            is_ours: asks the storage for that, by one attempt.
+        """
+        now = time.monotonic()
+        epoch_seconds, self._epoch_at = now - self._epoch_at, now
+        if self._shared is None or now < self._not_before:
+            return True
+        try:
+            if not is_ours(self._shared):
+                return False
+            self._shared.publish_at_once(self._files.progress)
+            if now + epoch_seconds - self._stored_at > _CHECKPOINT_SECONDS:
+                self._shared.publish_at_once(self._files.checkpoint)
+                self._stored_at = now
+        except SQLAlchemyError:
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
+        return True
+
+
+class EpochPublisher:
+    """Stores the epochs of a trial, and sometimes its checkpoint, for the other machines."""
+
+    def __init__(self, study: Study, trial: Trial, files: TrialFiles) -> None:
+        self._study, self._trial = study, trial
+        self._epochs = _EpochFiles(study.shared, files)
 
     def publish(self) -> None:
         """Store the epochs so far.
@@ -108,24 +147,10 @@ class EpochPublisher:
         Raises:
             TrialEnded: another machine has got the trial.
         """
-        shared, now = self._study.shared, time.monotonic()
-        if shared is None or now < self._not_before:
-            return
-        try:
-            is_running = self._is_running()
-        except SQLAlchemyError:
-            self._not_before = time.monotonic() + _PAUSE_SECONDS
-            return
-        if not is_running:
+        if not self._epochs.publish(self._is_running):
             raise TrialEnded(f"trial {self._trial.number}: given away to another machine, which goes on with it")
-        answers = shared.try_to_publish(self._files.progress)
-        if answers and now - self._checkpoint_at > _CHECKPOINT_SECONDS:
-            answers = shared.try_to_publish(self._files.checkpoint)
-            self._checkpoint_at = time.monotonic()
-        if not answers:
-            self._not_before = time.monotonic() + _PAUSE_SECONDS
 
-    def _is_running(self) -> bool:
+    def _is_running(self, _: SharedStudy) -> bool:
         with self._study.storage.engine.connect() as connection:
             state = connection.execute(_STATE, {"trial": self._trial._trial_id}).scalar()  # noqa: SLF001 - Optuna's storages take it
         return str(getattr(state, "name", state)) == TrialState.RUNNING.name
@@ -169,7 +194,7 @@ class StockSharing:
     """Training of a stock model by one machine for all: the others wait for it, and fetch its weights."""
 
     def __init__(self, study: Study, training: StockTraining) -> None:
-        self._study, self._training = study, training
+        self._shared, self._training = study.shared, training
         self._task = stock_training_of(training.member)
         self._waits_for = ""
 
@@ -178,19 +203,38 @@ class StockSharing:
 
         If not, the files are fetched as soon as they are there, else it is waited for a moment.
         """
-        shared, training = self._study.shared, self._training
+        shared, training = self._shared, self._training
         if shared is None:
             return True
         if not training.is_done and shared.has_outcome(training.files):
-            shared.fetch_training(training.files)
+            shared.fetch_training(training.files, anew=True)  # an interrupted training may have left some here
         if training.is_done:
             return False
+        before = shared.machines.other_holder(self._task)
         if shared.machines.claim(self._task, shared.machines.lost()):
-            shared.fetch(training.files.checkpoint)  # of a machine that was lost
+            shared.fetch(
+                training.files.checkpoint, anew=bool(before)
+            )  # a lost machine's is ahead of one from before it
             return True
-        self._log_waiting(shared.machines.other_holder(self._task))
+        self._log_waiting(before)
         time.sleep(_POLL_SECONDS)
         return False
+
+    def epoch_callback(self) -> Callable[[Epoch], bool]:
+        """Return the callback that stores the epochs so far, and sometimes the checkpoint, for the other machines.
+
+        It raises `StockTrainingTaken` if another machine has taken the training over or finished it before; not after
+        the last epoch, so that a finished training counts.
+        """
+        files, last = self._training.files, self._training.budget.epochs
+        epochs = _EpochFiles(self._shared, files)
+
+        def publish(epoch: Epoch) -> bool:
+            if epoch.epoch < last and not epochs.publish(lambda shared: shared.trains(self._task, files)):
+                raise StockTrainingTaken(f"{self._training.title}: another machine has taken it over")
+            return True
+
+        return publish
 
     def _log_waiting(self, host: str) -> None:
         if host != self._waits_for:
@@ -198,6 +242,6 @@ class StockSharing:
             _log.info("waiting for machine %s, which trains %s for all", host, self._training.title)
 
     def publish(self) -> None:
-        """Store the files of the training, if candidates can start from its weights."""
-        if self._study.shared is not None and self._training.is_done:
-            self._study.shared.publish(self._training.files)
+        """Store the files of a training that has finished, or take those of the machine that was first."""
+        if self._shared is not None and self._training.is_done:
+            self._shared.publish_first(self._training.files)

@@ -27,7 +27,7 @@ from nas.execution.enqueue import enqueue_repeat
 from nas.execution.problem_line import print_problem
 from nas.execution.pruning import limits_of, promote, store_outcome
 from nas.execution.retrying import retry
-from nas.execution.shared_trials import EpochPublisher, StockSharing, TrialEnded
+from nas.execution.shared_trials import EpochPublisher, StockSharing, StockTrainingTaken, TrialEnded
 from nas.locks import Lock
 from nas.records.stored_outcome import outcome_fields
 from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, HOST, REPEAT, RETRY_OF
@@ -125,14 +125,16 @@ class Worker:
         elif not training.is_done and not training.failure:
             log.info("training %s", training.title)
             with self._memory_limit.applied(), _heartbeat(training.files):
-                go_on = self._epoch_callback(training.files, training.budget.epochs)
-                outcome = training.train(go_on, self.study.scoring.costs(training.stock))
+                go_on = self._epoch_callback(training.files, training.budget.epochs, sharing.epoch_callback())
+                try:
+                    outcome = training.train(go_on, self.study.scoring.costs(training.stock))
+                except StockTrainingTaken as taken:
+                    log.info("%s", taken)
+                    return
             sharing.publish()
             log.info("%s: %s %s", training.title, outcome.ending, outcome.detail)
 
-    def _epoch_callback(
-        self, files: TrialFiles, epochs: int, should_continue: Callable[[Epoch], bool] = lambda _: True
-    ) -> GoOn:
+    def _epoch_callback(self, files: TrialFiles, epochs: int, should_continue: Callable[[Epoch], bool]) -> GoOn:
         """Return the callback that stores every epoch and says whether the training continues.
 
         It interrupts a worker whose supervisor has exited, since no process would restart or stop that; except after

@@ -191,7 +191,9 @@ class Machines:
         """Return the ids of the machines that count as dead: silent for the grace period, and while this one observed.
 
         Whoever was cut off from the storage has not observed the others, and nobody beats while it is away. So a
-        machine counts as dead only after several of its heartbeats were missed in observations without a gap.
+        machine counts as dead only after several of its heartbeats were missed in observations without a gap. If the
+        server's clock was set back, its last heartbeat lies ahead: then it counts as dead when it was observed for the
+        whole grace period.
         """
         machines, now = self.all(), self._clock()
         least = _BEATS * self.beat_seconds
@@ -202,13 +204,12 @@ class Machines:
         for machine in machines:
             heartbeat, since = before.get(machine.id, (None, now))
             self._observed[machine.id] = machine.heartbeat, since if heartbeat == machine.heartbeat else now
-        return {
-            machine.id
-            for machine in machines
-            if machine.id != self.id
-            and machine.silent > self.grace
-            and now - self._observed[machine.id][1] >= min(least, self.grace)
-        }
+
+        def is_lost(machine: Machine) -> bool:
+            observed = now - self._observed[machine.id][1]
+            return observed >= (min(least, self.grace) if machine.silent > self.grace else self.grace)
+
+        return {machine.id for machine in machines if machine.id != self.id and is_lost(machine)}
 
     def claim(self, task: str, lost: set[str]) -> bool:
         """Take a task that one machine does for all; return False if a machine that may be alive has it.

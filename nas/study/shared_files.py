@@ -21,10 +21,15 @@ ON CONFLICT (study_id, path) DO UPDATE SET machine = excluded.machine, size = ex
     content = excluded.content, written = clock_timestamp()""")
 _GET = text("SELECT path, content FROM nas_files WHERE study_id = :study AND path = ANY(:paths)")
 _LIST = text("""\
-SELECT path, machine, size, sha256, written FROM nas_files
-WHERE study_id = :study AND written > :since ORDER BY written""")
+SELECT CAST(txid_snapshot_xmin(txid_current_snapshot()) % 4294967296 AS text), path, machine, size, sha256, written
+FROM (SELECT) AS always LEFT JOIN nas_files AS file
+    ON study_id = :study AND (:since = '0' OR age(file.xmin) <= age(CAST(CAST(:since AS text) AS xid)))
+ORDER BY path""")
+"""A row's `xmin` is the transaction that wrote it; `age` compares transactions, whose numbers return to 0."""
+_DIGESTS = text("SELECT path, sha256 FROM nas_files WHERE study_id = :study AND path = ANY(:paths)")
 _DELETE = text("DELETE FROM nas_files WHERE study_id = :study AND path = ANY(:paths)")
-_BEGINNING = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+BEGINNING = "0"
+"""Mark before all changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +92,27 @@ class SharedFiles:
     def _rows_of(self, paths: list[str]) -> Sequence[Any]:
         return self._storage.rows(_GET, {"study": self._study, "paths": paths})
 
-    def listing(self, since: datetime = _BEGINNING) -> list[SharedFile]:
-        """Return the files that were written after a time, oldest first, without their content."""
+    def digests(self, paths: Collection[str]) -> dict[str, str]:
+        """Return the SHA-256 of those of some files that are stored, by path."""
+        return dict(tuple(row) for row in self._storage.rows(_DIGESTS, {"study": self._study, "paths": list(paths)}))
+
+    def listing(self) -> list[SharedFile]:
+        """Return all files by path, without their content."""
+        return self.changes()[0]
+
+    def changes(self, since: str = BEGINNING) -> tuple[list[SharedFile], str]:
+        """Return the files that were written since a mark, without their content, and the mark for the next call.
+
+        The mark is the oldest transaction that had not ended. A time would not do: the server's clock may be set back,
+        and a large file is visible long after its transaction began.
+        """
         rows = self._storage.rows(_LIST, {"study": self._study, "since": since})
-        return [
+        files = [
             SharedFile(path=path, machine=machine, size=size, sha256=sha256, written=written)
-            for path, machine, size, sha256, written in rows
+            for _, path, machine, size, sha256, written in rows
+            if path is not None
         ]
+        return files, rows[0][0]
 
     def delete(self, paths: Collection[str]) -> None:
         """Delete files; those that are not stored are ignored."""

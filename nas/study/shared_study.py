@@ -4,30 +4,38 @@ Only a study whose storage is a PostgreSQL server is shared. Its folder on each 
 everywhere; what another machine's trial has left is fetched into it when it is needed.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterable
-from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import text
 
 from nas.locks import ExclusiveLock
 from nas.records.trial_files import BASE_PATTERN, TrialFiles
 from nas.study.database_lock import DatabaseLock
 from nas.study.machines import Machines, machine_id, new_machine_id
-from nas.study.shared_files import MOST_BYTES, SharedFile, SharedFiles
+from nas.study.shared_files import BEGINNING, MOST_BYTES, SharedFile, SharedFiles
 from nas.study.storage_retries import RetryingStorage
-from search_spaces.files import atomic_path
+from search_spaces.files import atomic_path, digest
+
+_log = logging.getLogger(__name__)
 
 _SMALL = ("model.yaml", "progress.jsonl", "judged.npz", "error.txt", "outcome.json")
 """Files that each machine has of all trials; the outcome last: with it a trial's files are complete."""
 _LARGE = ("weights.pt", "checkpoint.bin")
 """Files that are fetched when they are needed."""
 _NAME = re.compile(rf"(?:{BASE_PATTERN}|trials/\d{{4,}})/(?:{'|'.join(map(re.escape, _SMALL + _LARGE))})")
-_OVERLAP = timedelta(minutes=2)
-"""A file that is written later may be listed with an earlier time: when its transaction began to write."""
+_TOO_LARGE = {
+    "weights.pt": "no other machine has these weights",
+    "checkpoint.bin": "if this machine is lost, such a training begins again",
+}
+"""What it costs that a file is not stored."""
+_TRAINS = text("""\
+SELECT machine FROM nas_claims WHERE study_id = :study AND task = :task
+AND NOT EXISTS (SELECT 1 FROM nas_files WHERE study_id = :study AND path = :weights)""")
 
 
 class SharedStudy:
@@ -41,7 +49,8 @@ class SharedStudy:
 
     def __init__(self, folder: Path, storage: RetryingStorage, number: int) -> None:
         self._folder, self._storage, self._number = folder, storage, number
-        self._listed_until: datetime | None = None
+        self._mark = BEGINNING
+        self._too_large: set[str] = set()
         self._place(machine_id(folder))
 
     def _place(self, machine: str) -> None:
@@ -67,39 +76,74 @@ class SharedStudy:
             self.publish_file(files.folder / name)
         self.files.delete([self._path(files.checkpoint)])
 
+    def publish_first(self, files: TrialFiles) -> None:
+        """Store the files of an ended training that one machine does for all; if another was first, take its files."""
+        with self.proposal_lock.held():
+            if not self.has_outcome(files):
+                self.publish(files)
+                return
+        self.files.delete([self._path(files.checkpoint)])
+        stored = self.files.digests([self._path(files.weights)])
+        if stored and stored != {self._path(files.weights): digest(files.weights)}:
+            files.outcome.unlink(missing_ok=True)
+            self.fetch_training(files, anew=True)
+
     def publish_file(self, file: Path) -> None:
         """Store a file of a training, if it exists and is not too large for the storage."""
-        if file.is_file() and file.stat().st_size <= MOST_BYTES:
+        if self._is_storable(file):
             self.files.put(self._path(file), file.read_bytes())
 
-    def try_to_publish(self, file: Path) -> bool:
-        """Store a file by one attempt; return False if the storage does not answer, for which nothing has to wait."""
-        with suppress(SQLAlchemyError):
-            if file.is_file() and file.stat().st_size <= MOST_BYTES:
-                self.files.put_at_once(self._path(file), file.read_bytes())
-            return True
-        return False
+    def publish_at_once(self, file: Path) -> None:
+        """Store a file of a training as `publish_file` does, by one attempt.
 
-    def fetch(self, *files: Path) -> None:
-        """Fetch those of some files of trainings that are stored and not on this machine."""
-        missing = {self._path(file): file for file in files if not file.is_file()}
-        for path, content in self.files.get_all(list(missing)):
-            _write(missing[path], content)
+        Raises:
+            SQLAlchemyError: the storage does not answer.
+        """
+        if self._is_storable(file):
+            self.files.put_at_once(self._path(file), file.read_bytes())
 
-    def fetch_training(self, files: TrialFiles, *, large: bool = True) -> None:
-        """Fetch the files of an ended training; the outcome last, and only after its weights."""
-        self.fetch(*(files.folder / name for name in (*(_LARGE[:1] if large else ()), *_SMALL)))
+    def _is_storable(self, file: Path) -> bool:
+        """Return whether a file is there and not too large; log once of each name what its size costs."""
+        size = file.stat().st_size if file.is_file() else None
+        if size is not None and size > MOST_BYTES and file.name not in self._too_large:
+            self._too_large.add(file.name)
+            _log.warning(
+                "%s: %.1f GB, and the database stores files of up to %g GB: %s",
+                *(file, size / 1e9, MOST_BYTES / 1e9, _TOO_LARGE.get(file.name, "other machines lack it")),
+            )
+        return size is not None and size <= MOST_BYTES
+
+    def fetch(self, *files: Path, anew: bool = False) -> None:
+        """Fetch those of some files of trainings that are stored and not on this machine.
+
+        Args:
+            anew: whether those on this machine are replaced.
+        """
+        wanted = {self._path(file): file for file in files if anew or not file.is_file()}
+        for path, content in self.files.get_all(list(wanted)):
+            _write(wanted[path], content)
+
+    def fetch_training(self, files: TrialFiles, *, large: bool = True, anew: bool = False) -> None:
+        """Fetch the files of an ended training; the outcome last, and only after its weights. See `fetch`."""
+        self.fetch(*(files.folder / name for name in (*(_LARGE[:1] if large else ()), *_SMALL)), anew=anew)
 
     def has_outcome(self, files: TrialFiles) -> bool:
         """Return whether the storage has the outcome of a training."""
-        return self.files.get(self._path(files.outcome)) is not None
+        return bool(self.files.digests([self._path(files.outcome)]))
+
+    def trains(self, task: str, files: TrialFiles) -> bool:
+        """Return whether this machine has the claim to a training of which no weights are stored; by one attempt.
+
+        Raises:
+            SQLAlchemyError: the storage does not answer.
+        """
+        values = {"study": self._number, "task": task, "weights": self._path(files.weights)}
+        with self._storage.engine.connect() as connection:
+            return bool(connection.execute(_TRAINS, values).scalar() == self.machines.id)
 
     def pull(self) -> None:
         """Fetch what trainings of other machines have left or written since the last call, but for large files."""
-        since = self._listed_until
-        listed = self.files.listing() if since is None else self.files.listing(since - _OVERLAP)
-        if listed:
-            self._listed_until = listed[-1].written
+        listed, self._mark = self.files.changes(self._mark)
         wanted = {one.path: one for one in listed if self._is_wanted(one)}
         in_order = sorted(wanted, key=lambda path: (os.path.dirname(path), _SMALL.index(os.path.basename(path))))  # noqa: PTH119, PTH120 - names in the storage are no paths
         for path, content in self.files.get_all(in_order):

@@ -30,8 +30,8 @@ def publish(study: Study) -> None:
     _publish_conditions(study, shared)
     stored = {one.path for one in shared.files.listing()}
     for training in study.stock_trainings:
-        if training.is_done and training.files.outcome.relative_to(study.folder).as_posix() not in stored:
-            shared.publish(training.files)
+        if training.is_done:
+            shared.publish_first(training.files)
     for record in study.records():
         if record.ending is not None and f"trials/{record.trial:04d}/outcome.json" not in stored:
             _publish_ended(study, shared, record)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
@@ -25,8 +26,9 @@ from nas.execution.supervisor import Supervisor
 from nas.execution.worker import Worker
 from nas.locks import Lock
 from nas.records.trial_attributes import HOST, MACHINE, RETRY_OF
+from nas.records.trial_files import TrialFiles
 from nas.study import machines as machines_module
-from nas.study import stock_training
+from nas.study import shared_study, stock_training
 from nas.study.conditions import conditions_here
 from nas.study.database_lock import DatabaseLock
 from nas.study.fetching import fetched
@@ -39,7 +41,7 @@ from nas.workflows import join as joining
 from nas.workflows import sharing
 from nas.workflows.join import join
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
-from trials import Budget, Outcome
+from trials import Budget, Epoch, Limits, Outcome
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -59,8 +61,6 @@ def _no_data(monkeypatch: pytest.MonkeyPatch, score: Score) -> None:
 
 def _stock_score(score: Score) -> Score:
     def scored(*arguments: Any, costs: Any) -> Outcome:
-        from trials import Limits
-
         time.sleep(1)
         return score(*arguments, limits=Limits(), costs=costs)
 
@@ -122,6 +122,37 @@ def lose(study: Study, observer: Study) -> None:
     machines._observed_at = -1e9
     machines.lost()
     machines.lost()
+
+
+class Killed(BaseException):
+    """Ends a worker as `kill -9` does: nothing catches it."""
+
+
+def resumable(score: Score, *, kill_after: int | None = None, begun: list[int] | None = None) -> Score:
+    """Stand-in for a training whose checkpoint is the number of its epochs.
+
+    Args:
+        kill_after: epoch after which its worker is killed.
+        begun: list to which is appended with how many epochs each training begins.
+    """
+
+    def evaluate(architecture: Any, budget: Budget, folder: Path, go_on: Callable[..., bool], **named: Any) -> Outcome:
+        file = folder / "checkpoint.bin"
+        done = int(file.read_text()) if file.is_file() else 0
+        if begun is not None:
+            begun.append(done)
+
+        def trained(number: int, epoch: Epoch) -> bool:
+            if number > done:
+                file.write_text(str(number))
+            goes_on = go_on(number, epoch)
+            if number == kill_after:
+                raise Killed
+            return goes_on
+
+        return score(architecture, budget, folder, trained, **{"limits": Limits(), **named})
+
+    return evaluate
 
 
 def begin_trial(study: Study) -> Trial:
@@ -324,6 +355,126 @@ class TestLostMachine:
         assert shared(second).machines.claim(STOCK_TRAINING, shared(second).machines.lost())
         assert not shared(first).machines.claim(STOCK_TRAINING, set())
 
+    def test_retry_on_another_machine_goes_on_after_the_last_stored_epoch(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
+    ) -> None:
+        begun: list[int] = []
+        second = another()
+        monkeypatch.setattr(shared_trials, "_CHECKPOINT_SECONDS", 0)
+        first.set_run(first.file.run.model_copy(update={"trials": 2}))
+        monkeypatch.setattr(worker, "evaluate", resumable(score, kill_after=2))
+        with pytest.raises(Killed):
+            run(first)
+        lose(first, second)
+        assert lost_machines.recover_lost(second)
+        monkeypatch.setattr(worker, "evaluate", resumable(score, begun=begun))
+        run(second)
+        assert begun == [2, 0]
+        assert second.optuna_trials()[1].user_attrs[RETRY_OF] == 0
+        assert [epoch.epoch for epoch in second.files(1).read_epochs()] == [1, 2, 3]
+
+    def test_stock_model_of_a_lost_machine_goes_on_after_the_last_stored_epoch(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
+    ) -> None:
+        begun: list[int] = []
+        second = another()
+        monkeypatch.setattr(shared_trials, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(stock_training, "evaluate", resumable(score, kill_after=1))
+        with pytest.raises(Killed):
+            run(first)
+        shared(second).pull()
+        assert len(stock(second).files.read_epochs()) == 1  # what it has trained is seen on all machines
+        stock(second).files.checkpoint.write_text("0")  # from before the other machine had taken the training over
+        lose(first, second)
+        monkeypatch.setattr(stock_training, "evaluate", resumable(score, begun=begun))
+        train_stock_model(second)
+        assert begun == [1]
+        assert stock(second).is_done
+        assert not shared(second).files.get("base/checkpoint.bin")
+
+    def test_machine_that_returns_leaves_the_stock_model_to_the_one_that_has_taken_it_over(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
+    ) -> None:
+        begun: list[int] = []
+        second = another()
+        for study in (first, second):
+            shared(study).machines.begin(1)
+
+        def cut_off(architecture: Any, budget: Any, folder: Path, go_on: Callable[..., bool], **named: Any) -> Outcome:
+            def after(number: int, epoch: Epoch) -> bool:
+                lose(first, second)
+                assert shared(second).machines.claim(STOCK_TRAINING, shared(second).machines.lost())
+                return go_on(number, epoch)
+
+            return resumable(score, begun=begun)(architecture, budget, folder, after, **named)
+
+        monkeypatch.setattr(stock_training, "evaluate", cut_off)
+        train_stock_model(first)
+        assert (begun, stock(first).is_done) == ([0], False)
+        monkeypatch.setattr(stock_training, "evaluate", resumable(score, begun=begun))
+        train_stock_model(second)
+        train_stock_model(first)
+        assert begun == [0, 0]
+        assert stock(first).is_done
+        assert stock(first).files.read_epochs() == stock(second).files.read_epochs()
+
+    def test_of_two_trained_stock_models_all_machines_have_the_first_that_was_stored(
+        self, first: Study, another: Join
+    ) -> None:
+        second = another()
+        train_stock_model(first)
+        files = stock(second).files
+        shared(second).fetch_training(files)
+        files.weights.write_bytes(b"other weights")  # a machine that was cut off at the end of its training
+        shared(second).publish_first(files)
+        assert files.weights.read_bytes() == stock(first).weights.read_bytes() == b"weights"
+        assert stock(second).is_done
+
+    def test_of_a_trial_or_stock_model_a_lost_machine_costs_a_minute_or_an_epoch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for seconds in (7.0, 29.0, 31.0, 59.0, 61.0, 300.0):
+            now, stored = [0.0], [0.0]
+            clock = SimpleNamespace(monotonic=lambda now=now: now[0])
+            monkeypatch.setattr(shared_trials, "time", clock)
+
+            def publish(file: Path, now: list[float] = now, stored: list[float] = stored) -> None:
+                if file.name == "checkpoint.bin":
+                    stored.append(now[0])
+
+            storage: Any = SimpleNamespace(publish_at_once=publish)
+            epochs = shared_trials._EpochFiles(storage, TrialFiles(tmp_path))
+            for _ in range(40):
+                now[0] += seconds
+                assert now[0] - stored[-1] <= max(60.0, seconds)
+                assert epochs.publish(lambda _: True)
+            assert len(stored) - 1 <= max(1, 40 * seconds / max(30.0, seconds))
+
+    def test_checkpoint_that_is_too_large_for_the_storage_is_named_once(
+        self, first: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(shared_study, "MOST_BYTES", 10**7)
+        checkpoint = first.files(0).checkpoint
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_bytes(bytes(2 * 10**8))
+        for _ in range(2):
+            shared(first).publish_at_once(checkpoint)
+        size = "0.2 GB, and the database stores files of up to 0.01 GB"
+        assert caplog.messages == [f"{checkpoint}: {size}: if this machine is lost, such a training begins again"]
+        assert not shared(first).files.get("trials/0000/checkpoint.bin")
+
+
+def stock(study: Study) -> stock_training.StockTraining:
+    assert study.stock_training is not None
+    return study.stock_training
+
+
+def train_stock_model(study: Study) -> None:
+    """Let a worker look once whether its machine trains the stock model, and do so."""
+    training = stock(study)
+    with training.lock.held():
+        Worker(study, deadline=float("inf"))._train_stock_model(training, shared_trials.StockSharing(study, training))
+
 
 def _train(study: Study, architecture: Any, folder: Path, score: Score) -> Outcome:
     return score(architecture, study.settings.budget, folder, lambda *_: True, limits=study.settings.limits, costs=None)
@@ -345,6 +496,24 @@ class TestMachines:
             now[0] += machines.beat_seconds
             found = machines.lost()
         assert found == {shared(first).machines.id}
+        shared(first).machines.beat()
+        assert machines.lost() == set()
+
+    def test_machine_whose_last_heartbeat_lies_ahead_is_dead_after_it_was_observed_for_the_grace_period(
+        self, first: Study, another: Join
+    ) -> None:
+        second = another()
+        shared(first).machines.begin(1)
+        with first.storage.engine.begin() as connection:  # as after the server's clock was set back
+            connection.execute(text("UPDATE nas_machines SET heartbeat = heartbeat + interval '1 hour'"))
+        machines, now = shared(second).machines, [0.0]
+        machines._clock = lambda: now[0]
+        assert machines.lost() == set()
+        while now[0] < machines.grace - machines.beat_seconds:
+            now[0] += machines.beat_seconds
+            assert machines.lost() == set()
+        now[0] += machines.beat_seconds
+        assert machines.lost() == {shared(first).machines.id}
         shared(first).machines.beat()
         assert machines.lost() == set()
 
@@ -458,9 +627,30 @@ class TestFiles:
         progress.parent.mkdir(parents=True)
         for text_of in ("1\n", "1\n2\n"):
             progress.write_text(text_of)
-            assert shared(first).try_to_publish(progress)
+            shared(first).publish_at_once(progress)
             shared(second).pull()
             assert second.files(0).progress.read_text() == text_of
+
+    def test_files_are_fetched_when_the_clock_of_the_server_was_set_back(self, first: Study, another: Join) -> None:
+        second = another()
+        shared(first).files.put("trials/0000/error.txt", b"0")
+        with first.storage.engine.begin() as connection:
+            connection.execute(text("UPDATE nas_files SET written = written + interval '1 hour'"))
+        shared(second).pull()
+        shared(first).files.put("trials/0001/error.txt", b"1")
+        shared(second).pull()
+        assert second.files(1).error.read_text() == "1"
+
+    def test_file_whose_transaction_began_earlier_and_ended_later_is_listed(self, first: Study, another: Join) -> None:
+        files, others = shared(first).files, shared(another()).files
+        with first.storage.engine.connect() as slow, slow.begin():
+            slow.execute(text("UPDATE nas_files SET size = size WHERE path = 'space.yaml'"))
+            others.put("trials/0000/error.txt", b"0")
+            listed, mark = files.changes()
+            assert "trials/0000/error.txt" in {one.path for one in listed}
+        changed, mark = files.changes(mark)
+        assert "space.yaml" in {one.path for one in changed}
+        assert files.changes(mark)[0] == []
 
     def test_no_other_name_is_written_to_a_folder(self, first: Study, another: Join) -> None:
         second = another()
