@@ -174,7 +174,7 @@ def _rows_of(path: Path) -> list[Any]:
 def _sources(written: Sequence[Any]) -> tuple[Source, ...]:
     """Return the users' files that define the modules of rows, each once."""
     found = (user_rows.user_class(row) for row in written)
-    return tuple(dict.fromkeys(one.source for one in found if one is not None))
+    return tuple(dict.fromkeys(one.source for one in found if one is not None and one.source is not None))
 
 
 def _is_changed(path: Path) -> bool:

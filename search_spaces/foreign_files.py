@@ -5,15 +5,28 @@ Where a printed module has a mistake, the correct operator replaces it and a not
 keeps structure and number of parameters instead, to count them (`search_spaces/printed.py`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import rows, user_rows
+from search_spaces import rows, user_rows, yolov7_files
 from search_spaces.errors import SpecError
+from search_spaces.foreign_module import (
+    AS_PRINTED,
+    ForeignModule,
+    anchors_of_a_map,
+    channels_of,
+    is_for_yolov5,
+    is_foreign,
+    is_row,
+    is_without_mapping,
+    same_arguments,
+    with_parameters,
+)
 from search_spaces.operators import OPERATORS
 from search_spaces.printed import YOLOV5_KERNELS
 from search_spaces.rows import Row
@@ -39,25 +52,6 @@ class Translation:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ForeignModule:
-    """Module of another repository or of an article, and the rows that replace it.
-
-    Attributes:
-        applies: whether a row of a document names this module; some names also belong to Ultralytics or this package.
-        row: returns the row to build.
-        printed_row: returns the row to count, if it is another one.
-        note: mistakes in the printed module, or differences to it.
-        printed_note: note for `printed_row`; empty if it is the same.
-    """
-
-    applies: Callable[[Row, Mapping[str, Any]], bool] = lambda _row, _document: True
-    row: Callable[[Row, Mapping[str, Any]], Row]
-    printed_row: Callable[[Row, Mapping[str, Any]], Row] | None = None
-    note: str = ""
-    printed_note: str = ""
-
-
 def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Translation:
     """Translate a model YAML; rows of Ultralytics and of this package are kept.
 
@@ -67,9 +61,10 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
     Raises:
         SpecError: lists every foreign row whose arguments cannot be read.
     """
-    translated: dict[str, Any] = {**deepcopy(dict(document)), "backbone": [], "head": []}
     notes: dict[str, None] = {}
     mistakes: list[str] = []
+    document = yolov7_files.with_one_activation(document)
+    translated = {**deepcopy(dict(document)), "backbone": [], "head": []}
     for section in ("backbone", "head"):
         if not isinstance(document.get(section), list):
             translated[section] = deepcopy(document.get(section))  # no model; `model_file` reports it
@@ -94,17 +89,12 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
     return Translation(document=translated, notes=tuple(notes))
 
 
-def _foreign_module(row: Any, document: Mapping[str, Any]) -> _ForeignModule | None:
+def _foreign_module(row: Any, document: Mapping[str, Any]) -> ForeignModule | None:
     """Return the foreign module that a row names; None for any other row, and for what is no row."""
-    if not _is_row(row) or user_rows.user_class(row) is not None:
+    if not is_row(row) or user_rows.user_class(row) is not None:
         return None
     foreign = FOREIGN_MODULES.get(row[2])
     return foreign if foreign is not None and foreign.applies(row, document) else None
-
-
-def _is_row(row: Any) -> bool:
-    """Return whether a value has the form `[from, repeats, module, arguments]`."""
-    return isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)
 
 
 def _with_defaults(row: Any) -> tuple[Any, str]:
@@ -114,7 +104,7 @@ def _with_defaults(row: Any) -> tuple[Any, str]:
     another repository, whose block of that name may differ. Any other row is returned unchanged, with an empty note.
     """
     row = deepcopy(row)
-    if not _is_row(row) or (row[3] and isinstance(row[3][-1], Mapping)) or user_rows.user_class(row) is not None:
+    if not is_row(row) or (row[3] and isinstance(row[3][-1], Mapping)) or user_rows.user_class(row) is not None:
         return row, ""
     try:
         lowered = rows.lower(row)
@@ -132,51 +122,16 @@ def _with_defaults(row: Any) -> tuple[Any, str]:
     return [*row[:3], [*row[3], dict(lowered.parameters)]], note
 
 
-def _with(module: str, **parameters: Any) -> Callable[[Row, Mapping[str, Any]], Row]:
-    """Return a conversion to another module, whose arguments begin with channels and end with these parameters."""
-    return lambda row, _document: [row[0], row[1], module, [_channels(row), *row[3][1:], parameters]]
-
-
-def _channels(row: Row) -> int:
-    """Return the first argument, the number of channels.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not row[3] or type(row[3][0]) is not int or row[3][0] < 1:
-        raise ValueError("channels come first")
-    return row[3][0]
-
-
-def _as(module: str) -> Callable[[Row, Mapping[str, Any]], Row]:
-    """Return a conversion to another module with the same arguments."""
-    return lambda row, _document: [row[0], row[1], module, row[3]]
-
-
-def _is_foreign(row: Row, document: Mapping[str, Any]) -> bool:
-    """Return whether a row is written for one of those repositories.
-
-    Only their files have `anchors`, and only rows of this package end with a mapping.
-    """
-    return bool(document.get("anchors")) and not (row[3] and isinstance(row[3][-1], Mapping))
-
-
-def _is_for_yolov5(row: Row, document: Mapping[str, Any]) -> bool:
-    """Return whether a row is written for the YOLOv5 repository, whose head has the anchors as an argument."""
-    head: Any = document["head"][-1] if isinstance(document.get("head"), list) and document["head"] else None
-    return _is_foreign(row, document) and _is_row(head) and head[2] == "Detect" and len(head[3]) > 1
-
-
 def _yolov5_bottleneck(row: Row, _document: Mapping[str, Any]) -> Row:
     """Convert `[channels, shortcut, groups, expansion]`; Ultralytics' has the kernels before the expansion."""
     shortcut, groups, expansion = _block_arguments(row)
-    return [row[0], row[1], "Bottleneck", [_channels(row), shortcut, groups, list(YOLOV5_KERNELS), expansion]]
+    return [row[0], row[1], "Bottleneck", [channels_of(row), shortcut, groups, list(YOLOV5_KERNELS), expansion]]
 
 
 def _yolov5_bottleneck_csp_printed(row: Row, _document: Mapping[str, Any]) -> Row:
     shortcut, groups, _ = _block_arguments(row)
     parameters = {"shortcut": shortcut, "groups": groups}
-    return [row[0], row[1], "BottleneckCSP_PrintedBottleneck", [_channels(row), *row[3][1:], parameters]]
+    return [row[0], row[1], "BottleneckCSP_PrintedBottleneck", [channels_of(row), *row[3][1:], parameters]]
 
 
 def _block_arguments(row: Row) -> tuple[bool, int, float]:
@@ -198,7 +153,7 @@ def _bottleneck_dcnv4(row: Row, document: Mapping[str, Any]) -> Row:
 
     It is meant as a number of channels, but the printed module reads it as `shortcut`.
     """
-    channels = make_divisible(_channels(row) * _width(document), 8)
+    channels = make_divisible(channels_of(row) * _width(document), 8)
     fitting = [groups for groups in _values("DCNv4", "groups") if channels % groups == 0]
     groups = max(one for one in fitting if one <= max(1, channels // _GROUP_CHANNELS))
     return [row[0], row[1], "Bottleneck_DCNv4", [row[3][0], True, {"groups": groups}]]
@@ -213,7 +168,7 @@ def _width(document: Mapping[str, Any]) -> float:
 
 
 def _bottleneck_dcnv4_printed(row: Row, _document: Mapping[str, Any]) -> Row:
-    return [row[0], row[1], "Bottleneck_DCNv4", [_channels(row), True, {"groups": 1}]]
+    return [row[0], row[1], "Bottleneck_DCNv4", [channels_of(row), True, {"groups": 1}]]
 
 
 def _dynamic_conv2d(row: Row, _document: Mapping[str, Any]) -> Row:
@@ -261,87 +216,96 @@ def _dysample(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "DySample", [None, scale, "nearest", parameters]]
 
 
-def _is_without_mapping(row: Row, _document: Mapping[str, Any]) -> bool:
-    """Return whether a row does not end in a mapping of parameters, as all rows of this package with an operator do."""
-    return not (row[3] and isinstance(row[3][-1], Mapping))
-
-
 def _spd_conv(row: Row, _document: Mapping[str, Any]) -> Row:
-    return [row[0], row[1], "SPDConv", [_channels(row), 3, 2, {"kernel": 3}]]
+    return [row[0], row[1], "SPDConv", [channels_of(row), 3, 2, {"kernel": 3}]]
 
 
 def _carafe(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "CARAFE", [None, 2, "nearest", {}]]
 
 
-def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
-    return [row[0], row[1], "Detect", row[3][:1]]
+_OLD_OUTPUT = re.compile(r"na\s*\*\s*\(\s*nc\s*\+\s*5\s*\)")
+"""Channels of a convolution that belongs to the head, in files of the YOLOv5 repository's first two releases."""
+
+
+def _is_old_output(row: Row, document: Mapping[str, Any]) -> bool:
+    return is_foreign(row, document) and bool(row[3]) and bool(_OLD_OUTPUT.fullmatch(str(row[3][0])))
+
+
+def _detect(row: Row, document: Mapping[str, Any]) -> Row:
+    """Convert `[classes, anchors]`; without sources, the head of the first release, which finds its convolutions."""
+    every = [one for section in ("backbone", "head") for one in document[section]]
+    outputs = [
+        i for i, one in enumerate(every) if is_row(one) and one[2] == "nn.Conv2d" and _is_old_output(one, document)
+    ]
+    return [row[0] or outputs, row[1], "Detect", row[3][:1]]
 
 
 def _anchor_detect(row: Row, document: Mapping[str, Any]) -> Row:
-    anchors = document["anchors"]
-    each = len(anchors[0]) // 2 if isinstance(anchors, list) and isinstance(anchors[0], list) else anchors
-    if type(each) is not int or each < 1:
-        raise ValueError(f"anchors: widths and heights for each map, or their number, are expected, got {anchors!r}")
-    return [row[0], row[1], "AnchorDetect", [row[3][0], each]]
+    return [*_detect(row, document)[:2], "AnchorDetect", [row[3][0], anchors_of_a_map(document)]]
+
+
+def _last_third(row: Row, _document: Mapping[str, Any]) -> Row:
+    if not isinstance(row[0], list) or len(row[0]) % 3:
+        raise ValueError(f"it reads as many maps for each of three parts, got {row[0]}")
+    return [row[0][-len(row[0]) // 3 :], row[1], "Detect", row[3][:1]]
 
 
 def _values(operator: str, parameter: str) -> tuple[Any, ...]:
     return OPERATORS[operator].parameter(parameter).allowed
 
 
-_AS_PRINTED = "as printed, for counting only: "
-FOREIGN_MODULES: dict[str, _ForeignModule] = {
-    "Bottleneck": _ForeignModule(
-        applies=_is_for_yolov5,
+FOREIGN_MODULES: dict[str, ForeignModule] = {
+    "Bottleneck": ForeignModule(
+        applies=is_for_yolov5,
         row=_yolov5_bottleneck,
         note="the YOLOv5 repository's is a 1x1 and a 3x3 convolution, Ultralytics' two of 3x3. Built: the former",
     ),
-    "BottleneckCSP": _ForeignModule(
-        applies=_is_for_yolov5,
-        row=_as("BottleneckCSP"),
+    "BottleneckCSP": ForeignModule(
+        applies=is_for_yolov5,
+        row=same_arguments("BottleneckCSP"),
         printed_row=_yolov5_bottleneck_csp_printed,
         note="the blocks inside the YOLOv5 repository's are a 1x1 and a 3x3 convolution, in Ultralytics' two of 3x3. "
         "Built: Ultralytics', which is larger and is what is trained; --as-printed counts the other",
-        printed_note=_AS_PRINTED + "the YOLOv5 repository's inner blocks, a 1x1 and a 3x3 convolution; training uses "
+        printed_note=AS_PRINTED + "the YOLOv5 repository's inner blocks, a 1x1 and a 3x3 convolution; training uses "
         "Ultralytics' block",
     ),
-    "Silence": _ForeignModule(row=_as("nn.Identity")),
-    "MMQARepNCSPELAN4": _ForeignModule(
-        row=_with("RepNCSPELAN4_MMQA", heads=8, key_dim=48),
-        printed_row=_with("RepNCSPELAN4_PrintedMMQA", heads=8, key_dim=48),
+    "Silence": ForeignModule(row=same_arguments("nn.Identity")),
+    "MMQARepNCSPELAN4": ForeignModule(
+        row=with_parameters("RepNCSPELAN4_MMQA", heads=8, key_dim=48),
+        printed_row=with_parameters("RepNCSPELAN4_PrintedMMQA", heads=8, key_dim=48),
         note="the printed attention reshapes maps where it should transpose them, which scrambles pixels with "
         "channels, divides by the root of key_dim / heads instead of key_dim, and replaces a convolution, its batch "
         "norm and its activation by a bare linear map. Built: RepNCSPELAN4_MMQA, MobileNetV4's attention, then batch "
         "norm and activation",
-        printed_note=_AS_PRINTED + "a bare attention of 8 heads of 48 in the place of each 3x3 convolution, without "
+        printed_note=AS_PRINTED + "a bare attention of 8 heads of 48 in the place of each 3x3 convolution, without "
         "batch norm",
     ),
-    "Bottleneck_DCNV4": _ForeignModule(
+    "Bottleneck_DCNV4": ForeignModule(
         row=_bottleneck_dcnv4,
         printed_row=_bottleneck_dcnv4_printed,
         note="the printed module runs on CUDA alone, lets all channels share one group's nine offsets, and takes its "
         "second argument, meant as channels, for `shortcut`. Built: Bottleneck_DCNv4 with a group for 16 channels",
-        printed_note=_AS_PRINTED + "a bottleneck with DCNv4 of one group behind a 1x1 convolution (the article leaves "
+        printed_note=AS_PRINTED + "a bottleneck with DCNv4 of one group behind a 1x1 convolution (the article leaves "
         "its code out; this is the wrapper that others publish)",
     ),
-    "C3_UIB": _ForeignModule(
-        applies=_is_foreign,
-        row=_with("C3_UIB", start_kernel=3, mid_kernel=3, expansion=4),
-        printed_row=_with("C3_PrintedUIB", start_kernel=3, mid_kernel=3, expansion=1),
+    "C3_UIB": ForeignModule(
+        applies=is_foreign,
+        row=with_parameters("C3_UIB", start_kernel=3, mid_kernel=3, expansion=4),
+        printed_row=with_parameters("C3_PrintedUIB", start_kernel=3, mid_kernel=3, expansion=1),
         note="the printed block has no residual, expands by 1 (so the bottleneck is not inverted), and has batch norms "
         "that `fuse()` does not find. Built: C3_UIB with a residual and expansion 4, as in MobileNetV4",
-        printed_note=_AS_PRINTED + "expansion 1, no residual, ReLU6",
+        printed_note=AS_PRINTED + "expansion 1, no residual, ReLU6",
     ),
-    "Dynamic_conv2d": _ForeignModule(
+    "Dynamic_conv2d": ForeignModule(
         row=_dynamic_conv2d,
         printed_row=_dynamic_conv2d_printed,
         note="the printed layer has neither padding, batch norm nor activation, its temperature never falls, so that "
         "all images get nearly the same kernel, and it takes the third argument, meant as a stride, for the ratio of "
         "its hidden layer. Built: DynamicConv with a quarter of the channels there",
-        printed_note=_AS_PRINTED + "the ratio as given, a bias for each kernel, no batch norm, no activation",
+        printed_note=AS_PRINTED + "the ratio as given, a bias for each kernel, no batch norm, no activation",
     ),
-    "DySample": _ForeignModule(
+    "DySample": ForeignModule(
         applies=_is_bare_dysample,
         row=_dysample,
         note="the row has the arguments of the paper's code: scale, style, groups, dynamic scope; a scale above 4 is "
@@ -349,38 +313,51 @@ FOREIGN_MODULES: dict[str, _ForeignModule] = {
         printed_note="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a "
         "scale above 4 is taken for channels given by mistake, and is 2",
     ),
-    "CARAFE": _ForeignModule(
+    "CARAFE": ForeignModule(
         applies=_is_bare_dysample,
         row=_carafe,
         note="the arguments differ between forks. Built: this package's CARAFE of scale 2, with the paper's kernels of "
         "5 and 3 and 64 compressed channels",
     ),
-    "SPDConv": _ForeignModule(
-        applies=_is_without_mapping,
+    "SPDConv": ForeignModule(
+        applies=is_without_mapping,
         row=_spd_conv,
         note="the row has no stride, since SPDConv of forks always halves the map, with a 3x3 convolution behind. "
         "Built: this package's SPDConv of stride 2 and kernel 3",
     ),
-    "Detect": _ForeignModule(
-        applies=lambda row, document: _is_foreign(row, document) and len(row[3]) > 1,
+    "Detect": ForeignModule(
+        applies=lambda row, document: is_foreign(row, document) and len(row[3]) > 1,
         row=_detect,
         printed_row=_anchor_detect,
         note="the YOLOv5 repository's head predicts from anchors. Built: Ultralytics' head, which needs none, is "
         "larger and is what is trained; --as-printed counts the other",
-        printed_note=_AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
+        printed_note=AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
     ),
-    "DDetect": _ForeignModule(
-        row=_as("Detect"),
-        printed_row=_as("DDetect"),
+    "nn.Conv2d": ForeignModule(
+        applies=_is_old_output,
+        row=lambda row, _document: [row[0], row[1], "nn.Identity", []],
+        note="the last convolution of a head in the first YOLOv5 releases; it is part of the head that is built",
+    ),
+    "DDetect": ForeignModule(
+        row=same_arguments("Detect"),
+        printed_row=same_arguments("DDetect"),
         note="the YOLOv9 repository's head convolves boxes in four groups. Built: Ultralytics' head, which does not",
-        printed_note=_AS_PRINTED + "the YOLOv9 repository's head; training uses Ultralytics' head",
+        printed_note=AS_PRINTED + "the YOLOv9 repository's head; training uses Ultralytics' head",
     ),
-    "DualDDetect": _ForeignModule(
-        row=_as("DualDetect"),
-        printed_row=_as("DualDDetect"),
+    "DualDDetect": ForeignModule(
+        row=same_arguments("DualDetect"),
+        printed_row=same_arguments("DualDDetect"),
         note="the YOLOv9 repository's head has two halves, one of which is for training only. Built: DualDetect, two "
         "of Ultralytics' heads; trained with both, deployed without the auxiliary half",
-        printed_note=_AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
+        printed_note=AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
     ),
+    "TripleDDetect": ForeignModule(
+        row=_last_third,
+        printed_row=same_arguments("TripleDDetect"),
+        note="the YOLOv9 repository's head has three parts, two of which are for training only. Built: Ultralytics' "
+        "head on the maps of the last part, which is the one that predicts",
+        printed_note=AS_PRINTED + "the YOLOv9 repository's head of three parts, two of which are for training only",
+    ),
+    **yolov7_files.MODULES,
 }
 """Modules of other repositories and of articles, by the names in their rows."""

@@ -87,6 +87,8 @@ def parse_model(
         placed = placing.place(stock_parse_model, stock, channels)
         built, save = stock_parse_model(placed_layers.with_stand_ins(stock, placed), channels, verbose)
         save = placed_layers.put(placed, stock, built, save)
+    if stock.get("activation"):
+        _activate([built[index] for index, one in placed.items() if one.found.source is None], built)
     before = _channels_before(built, channels, lowered)
     for index, row in lowered.items():
         place, _ = model_file.addressed(document)[index]
@@ -106,6 +108,20 @@ def _activation(written: Any) -> str:
         return layers.activation(written)
     except SpecError as error:
         raise error.within("activation") from None
+
+
+def _activate(ours: Sequence[nn.Module], built: nn.Sequential) -> None:
+    """Give the layers that stand for another repository's the activation of the file, as its parser would.
+
+    The parser has reset Ultralytics' default by now; a convolution that it has built has the activation.
+    """
+    inside = {id(layer) for one in ours for layer in one.modules()}
+    activations = (one.act for one in built.modules() if isinstance(one, Conv) and id(one) not in inside)
+    activation = next((one for one in activations if not isinstance(one, nn.Identity)), None)
+    for one in ours:
+        for layer in one.modules():
+            if isinstance(layer, Conv) and activation is not None:
+                layer.act = activation
 
 
 def _head(stock: Any, row: Sequence[Any]) -> nn.Module:

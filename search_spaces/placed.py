@@ -96,7 +96,7 @@ def replaced(stand_in: nn.Module, layer: nn.Module, placed: Placed) -> nn.Module
     taken += [name for name in _MARKS if hasattr(type(layer), name) and not hasattr(nn.Module, name)]
     if taken:
         raise SpecError(
-            f"{placed.found.name} of {placed.found.source.path.name}: Ultralytics sets {', '.join(_MARKS)} on every "
+            f"{placed.found.name} of {placed.found.file}: Ultralytics sets {', '.join(_MARKS)} on every "
             f"layer, and the class has {', '.join(dict.fromkeys(taken))} of its own (give it another name)"
         )
     return replace_layer(stand_in, layer)
@@ -110,7 +110,7 @@ def notes(built: nn.Sequential) -> list[str]:
     found: dict[str, list[str]] = {}
     for index, layer in enumerate(built):
         if placed := PLACED.get(layer):
-            kind = f"{placed.found.name} of {placed.found.source.path.name}"
+            kind = f"{placed.found.name} of {placed.found.file}"
             found.setdefault(kind, []).append(f"layer {index} as {placed.summary}")
     return [
         f"{kind}: {lines[0]}" + (f", and {len(lines) - 1} more" if lines[1:] else "") for kind, lines in found.items()

@@ -60,7 +60,7 @@ def _key(document: Mapping[str, Any], rows: Sequence[Any], found: Mapping[int, U
     """Return what the layers of users' classes depend on, as a text."""
     others = {*model_file.SECTIONS, "nas", "yaml_file"}
     settings = sorted((str(name), repr(value)) for name, value in document.items() if name not in others)
-    return repr((settings, rows, [(index, one.source.digest) for index, one in found.items()], channels))
+    return repr((settings, rows, [(index, one.source and one.source.digest) for index, one in found.items()], channels))
 
 
 class _Placing:
@@ -142,7 +142,7 @@ class _Placing:
                 channels = 0 if is_head else _returned_channels(returned)
             except Exception as error:
                 if isinstance(error, ImportError):  # no other reading helps
-                    raise SpecError(f"{found.name} of {found.source.path.name}: {in_one_line(error)}") from error
+                    raise SpecError(f"{found.name} of {found.file}: {in_one_line(error)}") from error
                 tried.append(f"as {call}: {in_one_line(error)}")
                 continue
             copies = f", {repeats} times" if repeats > 1 else ""
@@ -218,7 +218,7 @@ def _untold(found: UserClass, place: Place, arguments: Sequence[Any], tried: Seq
     words = "[all, rest]" if place.reads_list else "[in, out, rest]"
     more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
     return (
-        f"{found.name} of {found.source.path.name} cannot be built of {shortened(list(arguments))}: tried "
+        f"{found.name} of {found.file} cannot be built of {shortened(list(arguments))}: tried "
         f"{'; '.join(tried[:_SHOWN])}{more} (say what its constructor wants, for example `arguments: "
         f"{{{found.name}: {words}}}` in the model file: in, all, sum, out, repeats, rest; docs/operators.md)"
     )

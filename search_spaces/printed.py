@@ -120,7 +120,58 @@ class DualDDetect(nn.Module):
         return self.auxiliary(x[: self.nl]) + self.main(x[self.nl :])
 
 
-HEADS: dict[str, type[nn.Module]] = {head.__name__: head for head in (AnchorDetect, DDetect, DualDDetect)}
+class TripleDDetect(nn.Module):
+    """Head of the YOLOv9 repository with three parts, the main one last; arguments as for `DDetect`."""
+
+    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
+        super().__init__()
+        self.nl = len(ch) // 3
+        thirds = (ch[first : first + self.nl] for first in range(0, len(ch), self.nl))
+        self.parts = nn.ModuleList(DDetect(nc, reg_max=reg_max, ch=third) for third in thirds)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Return the raw predictions of each map."""
+        return [one for i, part in enumerate(self.parts) for one in part(x[i * self.nl : (i + 1) * self.nl])]
+
+
+class ImplicitDetect(AnchorDetect):
+    """Head of the YOLOv7 repository: that of YOLOv5 with values that are added before and multiplied behind it.
+
+    Arguments as for `AnchorDetect`.
+    """
+
+    def __init__(self, nc: int, anchors: int, *, reg_max: int, ch: Sequence[int]) -> None:
+        super().__init__(nc, anchors, reg_max=reg_max, ch=ch)
+        self.added = nn.ParameterList(nn.Parameter(0.02 * torch.randn(1, c, 1, 1)) for c in ch)
+        self.factors = nn.ParameterList(1 + 0.02 * torch.randn(1, anchors * (nc + 5), 1, 1) for _ in ch)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Return the raw predictions of each map."""
+        plain = super().forward([one + added for one, added in zip(x, self.added, strict=True)])
+        return [one * factor for one, factor in zip(plain, self.factors, strict=True)]
+
+
+class ImplicitDualDetect(nn.Module):
+    """Head of the YOLOv7 repository with two halves, the main one first; the auxiliary half has no learned values.
+
+    Arguments as for `AnchorDetect`.
+    """
+
+    def __init__(self, nc: int, anchors: int, *, reg_max: int, ch: Sequence[int]) -> None:
+        super().__init__()
+        self.nl = len(ch) // 2
+        self.main = ImplicitDetect(nc, anchors, reg_max=reg_max, ch=ch[: self.nl])
+        self.auxiliary = AnchorDetect(nc, anchors, reg_max=reg_max, ch=ch[self.nl :])
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Return the raw predictions of each map."""
+        return self.main(x[: self.nl]) + self.auxiliary(x[self.nl :])
+
+
+HEADS: dict[str, type[nn.Module]] = {
+    head.__name__: head
+    for head in (AnchorDetect, DDetect, DualDDetect, TripleDDetect, ImplicitDetect, ImplicitDualDetect)
+}
 
 
 def _mmqa(site: Site, **parameters: Any) -> MMQA:

@@ -1,9 +1,12 @@
-"""Rows of a model file whose module is a class of a user's file, as a fork's own parser would read them."""
+"""Rows of a model file whose module is a class of a user's file, as a fork's own parser would read them.
+
+Layers of this package that stand for another repository's are read in the same way.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces import layers, printed
+from search_spaces import layers, printed, yolov7
 from search_spaces.operators import OPERATORS, user_classes
 from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.operators.user_classes import UserClass
@@ -13,15 +16,17 @@ _HEADS = {"DDetect", "DualDDetect", "DualDetect", "TripleDDetect", *printed.HEAD
 
 
 def user_class(row: Sequence[Any]) -> UserClass | None:
-    """Return the user's class that a row names; None where the name is Ultralytics' or the row is an operator's.
+    """Return the user's class, or the layer for another repository's file, that a row names.
 
-    A row of this package ends in a mapping of parameters. Without one, a name that both this package and the user's
-    file have means the file's class: the user has named that file. The class of a user's record is meant where a row
-    reads several layers, which an operator cannot.
+    None where the name is Ultralytics' or the row is an operator's. A row of an operator ends in a mapping of
+    parameters. Without one, a name that both this package and the user's file have means the file's class: the user has
+    named that file. The class of a user's record is meant where a row reads several layers, which an operator cannot.
     """
     source, _, name, arguments = row
     if not isinstance(name, str) or name in layers.ULTRALYTICS or name in _HEADS:
         return None
+    if name in yolov7.LAYERS:
+        return UserClass(name=name, module=yolov7.LAYERS[name], source=None)
     if isinstance(arguments, list) and arguments and isinstance(arguments[-1], Mapping):
         return None
     record = OPERATORS.get(name)

@@ -137,7 +137,7 @@ def lowered_rows(document: Mapping[str, Any]) -> dict[str, Lowered]:
 def classes(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the users' classes that rows name as they stand, each with the name of its file."""
     found = (user_rows.user_class(row) for _, row in model_file.addressed(document))
-    return {one.name: one.source.path.name for one in found if one is not None}
+    return {one.name: one.file for one in found if one is not None}
 
 
 def require_records(document: Mapping[str, Any]) -> None:

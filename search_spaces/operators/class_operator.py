@@ -72,7 +72,7 @@ def of_class(found: UserClass) -> ClassOperator:
         kinds=(SiteKind.LAYER,),
         build=_Builder(found.module, channels=takes_channels + takes_out),
         incompatibility=_Trial(found.module, channels=takes_channels + takes_out),
-        reference=str(found.source.path),
+        reference=str(found.source.path) if found.source else found.file,
         source=found.source,
     )
     if record.misnamed:

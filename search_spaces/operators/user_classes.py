@@ -22,11 +22,17 @@ class UserClass:
 
     Attributes:
         name: as a row of a model file writes it.
+        source: None for a layer of this package that stands for another repository's.
     """
 
     name: str
     module: type[nn.Module]
-    source: Source
+    source: Source | None
+
+    @property
+    def file(self) -> str:
+        """Name of the file that defines it, for a message."""
+        return self.source.path.name if self.source else "this package"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -178,11 +178,13 @@ class TestPrintedHeads:
     @each_head
     @pytest.mark.parametrize("classes", [1, 80])
     def test_printed_head_predicts_from_every_map(self, head: str, classes: int) -> None:
-        channels = (16, 32, 48) * (2 if head == "DualDDetect" else 1)
-        arguments = [3] if head == "AnchorDetect" else []
+        parts = {"DualDDetect": 2, "ImplicitDualDetect": 2, "TripleDDetect": 3}.get(head, 1)
+        channels = (16, 32, 48) * parts
+        has_anchors = not head.endswith("DDetect")
+        arguments = [3] if has_anchors else []
         module = HEADS[head](classes, *arguments, reg_max=16, ch=channels)
         maps = [torch.rand(1, c, 2**index, 3) for index, c in enumerate(channels)]
-        numbers = 3 * (classes + 5) if head == "AnchorDetect" else 4 * 16 + classes
+        numbers = 3 * (classes + 5) if has_anchors else 4 * 16 + classes
         assert [one.shape for one in module(maps)] == [(1, numbers, *one.shape[2:]) for one in maps]
         assert module.nl == 3
 

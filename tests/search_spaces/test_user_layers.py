@@ -310,6 +310,7 @@ class TestFolder:
         modules.load(folder)
         found = user_classes.find("Two")
         assert found is not None
+        assert found.source is not None
         assert found.source.file_name == "extra.py"
         assert user_classes.may_define() == [
             "extra/three: ModuleNotFoundError: No module named 'nothing_such'",

@@ -1,0 +1,94 @@
+"""What replaces a row of another repository or of an article: the record of one module, and its usual conversions."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.rows import Row
+
+Convert = Callable[[Row, Mapping[str, Any]], Row]
+"""Returns the row that replaces one, of a row and the document that it stands in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForeignModule:
+    """Module of another repository or of an article, and the rows that replace it.
+
+    Attributes:
+        applies: whether a row of a document names this module; some names also belong to Ultralytics or this package.
+        row: returns the row to build.
+        printed_row: returns the row to count, if it is another one.
+        note: mistakes in the printed module, or differences to it.
+        printed_note: note for `printed_row`; empty if it is the same.
+    """
+
+    applies: Callable[[Row, Mapping[str, Any]], bool] = lambda _row, _document: True
+    row: Convert
+    printed_row: Convert | None = None
+    note: str = ""
+    printed_note: str = ""
+
+
+def is_row(row: Any) -> bool:
+    """Return whether a value has the form `[from, repeats, module, arguments]`."""
+    return isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)
+
+
+def with_parameters(module: str, **parameters: Any) -> Convert:
+    """Return a conversion to another module, whose arguments begin with channels and end with these parameters."""
+    return lambda row, _document: [row[0], row[1], module, [channels_of(row), *row[3][1:], parameters]]
+
+
+def same_arguments(module: str) -> Convert:
+    """Return a conversion to another module with the same arguments."""
+    return lambda row, _document: [row[0], row[1], module, row[3]]
+
+
+def channels_of(row: Row) -> int:
+    """Return the first argument, the number of channels.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not row[3] or type(row[3][0]) is not int or row[3][0] < 1:
+        raise ValueError("channels come first")
+    return row[3][0]
+
+
+def is_foreign(row: Row, document: Mapping[str, Any]) -> bool:
+    """Return whether a row is written for one of those repositories.
+
+    Only their files have `anchors`, and only rows of this package end with a mapping.
+    """
+    return bool(document.get("anchors")) and not (row[3] and isinstance(row[3][-1], Mapping))
+
+
+def is_without_mapping(row: Row, _document: Mapping[str, Any]) -> bool:
+    """Return whether a row does not end in a mapping of parameters, as all rows of this package with an operator do."""
+    return not (row[3] and isinstance(row[3][-1], Mapping))
+
+
+_ANCHOR_HEADS = {"Detect", "IDetect", "IAuxDetect"}
+
+
+def is_for_yolov5(row: Row, document: Mapping[str, Any]) -> bool:
+    """Return whether a row is written for the YOLOv5 or YOLOv7 repository, whose heads have the anchors as argument."""
+    head: Any = document["head"][-1] if isinstance(document.get("head"), list) and document["head"] else None
+    return is_foreign(row, document) and is_row(head) and head[2] in _ANCHOR_HEADS and len(head[3]) > 1
+
+
+def anchors_of_a_map(document: Mapping[str, Any]) -> int:
+    """Return how many anchors a document has on each map.
+
+    Raises:
+        ValueError: it does not say.
+    """
+    anchors = document["anchors"]
+    each = len(anchors[0]) // 2 if isinstance(anchors, list) and anchors and isinstance(anchors[0], list) else anchors
+    if type(each) is not int or each < 1:
+        raise ValueError(f"anchors: widths and heights for each map, or their number, are expected, got {anchors!r}")
+    return each
+
+
+AS_PRINTED = "as printed, for counting only: "
+"""What begins a note on a row that is only counted."""

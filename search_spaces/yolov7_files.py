@@ -1,0 +1,154 @@
+"""Rows of the YOLOv7, YOLOR and Scaled-YOLOv4 repositories, and what is built in their place.
+
+Maxima, blocks that other repositories have under other names, and heads become rows of Ultralytics or of this package;
+the other layers are those of `search_spaces/yolov7.py`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search_spaces import yolov7
+from search_spaces.foreign_module import (
+    AS_PRINTED,
+    ForeignModule,
+    anchors_of_a_map,
+    channels_of,
+    is_for_yolov5,
+    is_foreign,
+    is_row,
+    same_arguments,
+)
+from search_spaces.rows import Row
+
+_ACTIVATION = 5
+"""Position of the activation in a `Conv` row of YOLOv7, behind channels, kernel, stride, padding and groups.
+
+Ultralytics' `Conv` has the dilation there.
+"""
+
+
+def with_one_activation(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a document whose `Conv` rows have no activations of their own, `nn.LeakyReLU(0.1)`, but all the same one.
+
+    Where they differ, the rows are left as they are.
+    """
+    convolutions = [
+        row
+        for section in ("backbone", "head")
+        if isinstance(document.get(section), list)
+        for row in document[section]
+        if is_row(row) and row[2] == "Conv"
+    ]
+    written = [row[3][_ACTIVATION] if len(row[3]) > _ACTIVATION else None for row in convolutions]
+    activations = {one for one in written if isinstance(one, str) and re.fullmatch(r"(torch\.)?nn\.\w+\(.*\)", one)}
+    if len(activations) != 1 or activations != {*written} or document.get("activation"):
+        return document
+    (activation,) = activations
+    changed = {
+        section: [[*row[:3], row[3][:_ACTIVATION]] if is_row(row) and row[2] == "Conv" else row for row in rows]
+        for section in ("backbone", "head")
+        if isinstance(rows := document.get(section), list)
+    }
+    return {**document, **changed, "activation": activation}
+
+
+def _conv(row: Row, _document: Mapping[str, Any]) -> Row:
+    """Convert `[channels, kernel, stride, padding, groups, activation]`: a truth value, since `true` is the default.
+
+    Raises:
+        ValueError: another activation than the rows beside it have.
+    """
+    before, activation = row[3][:_ACTIVATION], row[3][_ACTIVATION]
+    if activation not in {True, False}:
+        raise ValueError("the rows have different activations; `activation:` of the file sets one for all")
+    return [*row[:3], [*before, 1, False] if activation is False else before]
+
+
+def _has_activation(row: Row, document: Mapping[str, Any]) -> bool:
+    return (
+        is_for_yolov5(row, document)
+        and len(row[3]) == _ACTIVATION + 1
+        and isinstance(row[3][_ACTIVATION], bool | str)
+        and row[3][_ACTIVATION] not in {"None", "True", "False"}
+    )
+
+
+def _filled(given: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
+    return [*given, *defaults[len(given) :]]
+
+
+def _mp(row: Row, _document: Mapping[str, Any]) -> Row:
+    (kernel,) = row[3] or [2]
+    return [row[0], row[1], "nn.MaxPool2d", [kernel, kernel]]
+
+
+def _sp(row: Row, _document: Mapping[str, Any]) -> Row:
+    kernel, stride = _filled(row[3], [3, 1])
+    return [row[0], row[1], "nn.MaxPool2d", [kernel, stride, kernel // 2]]
+
+
+def _rep_conv(row: Row, _document: Mapping[str, Any]) -> Row:
+    channels, kernel, stride = _filled(row[3], [None, 3, 1])
+    if kernel != 3:
+        raise ValueError(f"a kernel of 3 is expected, got {kernel}")
+    return [row[0], row[1], "RepVGG", [channels, kernel, stride, {}]]
+
+
+def _sppcspc(row: Row, _document: Mapping[str, Any]) -> Row:
+    expansion = row[3][3] if len(row[3]) > 3 else 0.5
+    return [row[0], row[1], "SPPCSPC", [channels_of(row), 5, {"kernel": 5, "expansion": expansion}]]
+
+
+def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "Detect", row[3][:1]]
+
+
+def _implicit_detect(row: Row, document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "ImplicitDetect", [row[3][0], anchors_of_a_map(document)]]
+
+
+def _auxiliary_first(row: Row, _document: Mapping[str, Any]) -> Row:
+    """Convert to a head that reads the auxiliary maps before the main ones; YOLOv7's has them behind."""
+    source = row[0]
+    if not isinstance(source, list) or len(source) % 2:
+        raise ValueError(f"it reads as many auxiliary maps as main ones, got {source}")
+    half = len(source) // 2
+    return [[*source[half:], *source[:half]], row[1], "DualDetect", row[3][:1]]
+
+
+def _implicit_dual_detect(row: Row, document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "ImplicitDualDetect", [row[3][0], anchors_of_a_map(document)]]
+
+
+def _own(name: str) -> ForeignModule:
+    """Return the record of a layer that this package has for such files."""
+    return ForeignModule(applies=is_foreign, row=same_arguments(f"{yolov7.PREFIX}{name}"))
+
+
+_HEAD = "the YOLOv7 repository's head predicts from anchors, with learned values added and multiplied"
+
+MODULES: dict[str, ForeignModule] = {
+    "Conv": ForeignModule(applies=_has_activation, row=_conv),
+    "MP": ForeignModule(applies=is_foreign, row=_mp),
+    "SP": ForeignModule(applies=is_foreign, row=_sp),
+    "RepConv": ForeignModule(applies=is_foreign, row=_rep_conv),
+    "SPPCSPC": ForeignModule(applies=is_foreign, row=_sppcspc),
+    "BottleneckCSPA": ForeignModule(applies=is_foreign, row=same_arguments("C3")),
+    **{name.removeprefix(yolov7.PREFIX): _own(name.removeprefix(yolov7.PREFIX)) for name in yolov7.LAYERS},
+    "IDetect": ForeignModule(
+        row=_detect,
+        printed_row=_implicit_detect,
+        note=_HEAD + ". Built: Ultralytics' head, which needs none, is larger and is what is trained; --as-printed "
+        "counts the other",
+        printed_note=AS_PRINTED + "the YOLOv7 repository's head with anchors; training uses Ultralytics' head",
+    ),
+    "IAuxDetect": ForeignModule(
+        row=_auxiliary_first,
+        printed_row=_implicit_dual_detect,
+        note=_HEAD + ", and has an auxiliary half for training. Built: DualDetect, two of Ultralytics' heads; trained "
+        "with both, deployed without the auxiliary half; --as-printed counts the other",
+        printed_note=AS_PRINTED + "the YOLOv7 repository's head of two halves, one of which is for training only",
+    ),
+}
+"""By the names in rows."""
