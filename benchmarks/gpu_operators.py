@@ -53,12 +53,12 @@ def operators(place: Place) -> Iterator[Row]:
         module = as_if_trained(case.build()).train()
         device = torch_device(place.device)
         x = case.image((side, side), batch=batch)
-        expected = _passes(deepcopy(module).double(), x.double(), "fp64")
+        expected = passes(deepcopy(module).double(), x.double(), "fp64")
         for precision, tolerance in TOLERANCES.items():
             if precision == "tf32" and place.is_small:
                 continue
             # A copy for each: in training mode an operator may count its steps.
-            found = _passes(deepcopy(module).to(device), x.to(device), precision)
+            found = passes(deepcopy(module).to(device), x.to(device), precision)
             for what, share in (("output", 1.0), ("input's gradient", _BACKWARD), ("weights' gradient", _BACKWARD)):
                 error = _distance(found[what], expected[what])
                 yield Row.within(f"{name} in {precision}: {what}", error, share * tolerance, note="relative to float64")
@@ -70,8 +70,12 @@ def operators(place: Place) -> Iterator[Row]:
             yield Row(what=f"{name}: a step in {str(layout).removeprefix('torch.')}", value=1e3 * seconds, unit="ms")
 
 
-def _passes(module: nn.Module, x: Tensor, precision: str) -> dict[str, Tensor]:
-    """Return output and gradients of a forward and a backward pass, in float64 on the CPU."""
+def passes(module: nn.Module, x: Tensor, precision: str) -> dict[str, Tensor]:
+    """Return output and gradients of a forward and a backward pass, in float64 on the CPU.
+
+    Args:
+        precision: `fp32`, `tf32`, `bf16` or `fp16`; any other is that of module and input.
+    """
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     x = x.detach().clone().requires_grad_()
     module.zero_grad()
@@ -82,7 +86,9 @@ def _passes(module: nn.Module, x: Tensor, precision: str) -> dict[str, Tensor]:
     (out * weights.to(out.device, out.dtype if dtype is None else torch.float32)).sum().backward()
     gradients = [value.grad.flatten() for value in module.parameters() if value.grad is not None]
     assert x.grad is not None  # noqa: S101 - the contract: gradients reach the input
-    found = {"output": out, "input's gradient": x.grad, "weights' gradient": torch.cat(gradients)}
+    found = {"output": out, "input's gradient": x.grad}
+    if gradients:  # SimAM has no weights
+        found["weights' gradient"] = torch.cat(gradients)
     return {name: value.detach().to("cpu", torch.float64) for name, value in found.items()}
 
 
@@ -93,7 +99,7 @@ def _repeatable_passes(module: nn.Module, x: Tensor, device: torch.device) -> di
     try:
         copied = deepcopy(module).to(device)
         make_repeatable(copied)
-        return _passes(copied, x.to(device), "fp32")
+        return passes(copied, x.to(device), "fp32")
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.deterministic = False

@@ -13,6 +13,7 @@ from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
 from search_spaces import Space
 from trials.data.datasets import DataSet
+from trials.data.holdout import Holdout
 
 _AS_BEGUN = "as the study was begun"
 
@@ -39,11 +40,14 @@ def fitted(
     run: RunSettings,
     data: DataSet,
     *,
+    sealed: Holdout | None,
     trying: Callable[[str], None] = lambda _: None,
 ) -> Fitted:
     """Return the settings with what was left to be chosen; a study that exists goes on with its batch and workers.
 
     Args:
+        data: what is read of the data set.
+        sealed: images of it that are not read; None if there are none.
         trying: called with what is timed next, in words.
 
     Raises:
@@ -55,7 +59,7 @@ def fitted(
         if begun is not None:
             settings, batch = auto_batch.with_batch(settings, begun.settings.budget.batch), _AS_BEGUN
         else:
-            search, cache = PlannedSearch.of_settings(settings, run, data), CheckCache.of_user()
+            search, cache = PlannedSearch.of_settings(settings, run, data, sealed), CheckCache.of_user()
             found = auto_batch.chosen(space, search, cache, memory=run.trial_memory, trying=trying)
             settings, batch = auto_batch.with_batch(settings, found.number), found.reason
     if request.chooses_workers:
@@ -63,7 +67,7 @@ def fitted(
         if begun is not None:
             number, workers = math.ceil(begun.run.workers / len(begun.run.device.split(","))), _AS_BEGUN
         else:
-            search, cache = PlannedSearch.of_settings(settings, run, data), CheckCache.of_user()
+            search, cache = PlannedSearch.of_settings(settings, run, data, sealed), CheckCache.of_user()
             found = auto_workers.chosen(space, search, cache, memory=run.trial_memory, trying=trying)
             number, workers = found.number, found.reason
         run = run.model_copy(update={"workers": devices * number})

@@ -119,7 +119,7 @@ class Plan:
         settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
         settings = settings.model_copy(update={"pretrained": pretrained})
         run = request.run(device, workers)
-        fits = fitted(request, space, settings, run, data, trying=trying)
+        fits = fitted(request, space, settings, run, data, sealed=sealed, trying=trying)
         settings, run = fits.settings, fits.run
         coverage = _require_inheritance(request.checkpoint, space, data)
         table = space_costs.table(space, len(data.classes), settings.budget.deploy_size)

@@ -143,6 +143,18 @@ class TestSearch:
             assert found.number == 16
         assert tried == [8, 16, 32]
 
+    def test_sealed_images_are_not_timed(self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+        timed: list[PlannedSearch] = []
+
+        def choose(_space: Space, search: PlannedSearch, *_: object, **__: object) -> Chosen:
+            timed.append(search)
+            return Chosen(number=8, reason="it fits")
+
+        monkeypatch.setattr(auto_batch, "chosen", choose)
+        plan = ask(batch="auto", holdout=0.3)
+        assert plan.sealed is not None
+        assert [search.sealed for search in timed] == [plan.sealed]
+
     def test_another_failure_is_no_matter_of_memory(
         self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 from search_spaces.errors import LatencyError
-from trials.latency import measurement, tensorrt_engine
+from trials.latency import measurement, runtimes, tensorrt_engine
+from trials.latency.backends import Backend
 from trials.latency.gpu_iteration import GpuIteration
 from trials.latency.measurement import Protocol
 
@@ -85,9 +88,40 @@ def test_a_gpu_pauses_after_each_block(gpu: Gpu, monkeypatch: pytest.MonkeyPatch
     assert pauses == [0.02] * 5  # A-B-A-B-A
 
 
+def test_both_models_of_a_comparison_share_the_warm_up(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    run = GpuIteration(gpu.infer, "stream")
+    protocol = Protocol(warm_up=5, min_iterations=3, max_iterations=3, block=3, warm_up_seconds=0.1)
+    measurement.compare(run, run, protocol=protocol, clock=lambda: gpu.seconds)
+    assert 50 + 5 + 3 * 4 <= gpu.inferences <= 51 + 5 + 3 * 4
+
+
 def test_protocol_depends_on_the_device() -> None:
-    assert measurement.protocol_for("cpu") == Protocol()
+    assert measurement.protocol_for("cpu") == measurement.protocol_for("cpu", idle_seconds=0.0) == Protocol()
     assert measurement.protocol_for("0").warm_up_seconds == 1
+
+
+def test_a_gpu_that_was_busy_a_moment_ago_is_warm() -> None:
+    busy, cold = (measurement.protocol_for("0", idle_seconds=seconds) for seconds in (4.0, 6.0))
+    assert busy == replace(cold, warm_up_seconds=0.0)
+    assert cold == measurement.GPU_PROTOCOL
+
+
+def test_a_runtime_warms_its_gpu_up_once(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    monkeypatch.setattr(Backend, "prepare", lambda *_: GpuIteration(gpu.infer, "stream"))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "monotonic", lambda: gpu.seconds)
+    runtime: Any = runtimes.open_runtime("torch", device="0")
+    runtime.clock = lambda: gpu.seconds
+    began = [gpu.inferences]
+    for idle in (0.0, 1.0, 10.0):
+        gpu.seconds += idle
+        runtime.measure(object())
+        began.append(gpu.inferences)
+    first, second, third = (after - before for before, after in pairwise(began))
+    assert (first, second, third) == (500 + 20, 20 + 20, 500 + 20)  # a second of 2 ms, or twenty; then twenty timed
 
 
 def test_an_engine_holds_for_one_graph_one_version_and_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,29 @@ class TestBackends:
             runtimes.open_runtime("onnxruntime").measure(tiny(Refusing()))
         assert str(caught.value) == "export of one 8 px image to ONNX failed: Sizes of tensors must match"
 
+    @pytest.mark.parametrize(
+        ("built", "cure"),
+        [
+            (["CPUExecutionProvider"], "this build has no CUDA: pip install onnxruntime-gpu"),
+            (
+                ["CUDAExecutionProvider", "CPUExecutionProvider"],
+                "its CUDA or cuDNN libraries cannot be loaded: pip install 'onnxruntime-gpu[cuda,cudnn]'",
+            ),
+        ],
+    )
+    def test_onnxruntime_that_falls_back_to_the_cpu_is_refused(
+        self, built: list[str], cure: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        onnxruntime = pytest.importorskip("onnxruntime")
+        start = onnxruntime.InferenceSession
+        on_cpu = ["CPUExecutionProvider"]
+        monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *given, **_: start(*given, providers=on_cpu))
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: built)
+        on_gpu = backends.ExecutionSettings(device="0")
+        with pytest.raises(EnvironmentProblem) as caught:
+            BACKENDS["onnxruntime"].prepare(tiny(), on_gpu)
+        assert str(caught.value) == f"onnxruntime would compute on the CPU in place of the GPU ({cure})"
+
     def test_invalid_onnx_graph_is_an_error(self) -> None:
         with pytest.raises(LatencyError, match=r"^onnxruntime refuses the graph of an image: "):
             BACKENDS["onnxruntime"].prepare_graph(b"no graph", backends.ExecutionSettings(), description="an image")

@@ -240,9 +240,9 @@ def _bfloat16(subject: _Subject) -> Iterator[str]:
 
 def _autocast(subject: _Subject) -> Iterator[str]:
     """Training works under autocast to bfloat16, as in trials on a GPU."""
-    module = subject.fresh().train()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = module(subject.case.image())
+    module, x = subject.fresh().train(), subject.case.image()
+    with torch.autocast(x.device.type, dtype=torch.bfloat16):
+        out = module(x)
     if not out.isfinite().all():
         yield "NaN or infinite numbers in the output"
     if out.requires_grad:

@@ -155,11 +155,17 @@ class Backend:
         return measurement.with_description(session.iteration, description)
 
     def load(self, graph: bytes, execution: ExecutionSettings, *, description: str) -> Session:
-        """Load an ONNX graph; arguments and errors are those of `prepare_graph`."""
+        """Load an ONNX graph; arguments and errors are those of `prepare_graph`.
+
+        Raises:
+            EnvironmentProblem: the runtime would compute on another device.
+        """
         if self.load_graph is None:
             raise LatencyError(f"{self.name} runs modules, not ONNX graphs")
         try:
             return self.load_graph(graph, execution)
+        except EnvironmentProblem:
+            raise
         except Exception as error:
             reason = unwrapped(error)[:300]
             raise LatencyError(f"{self.name} refuses the graph of {description}: {reason}") from error
@@ -175,11 +181,33 @@ def _onnxruntime(graph: bytes, execution: ExecutionSettings) -> Session:
     session = onnxruntime.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"] if execution.device == CPU else [on_gpu]
     )
+    if execution.device != CPU:
+        _require_cuda(session.get_providers(), onnxruntime.get_available_providers())
     images = {one.name: np.zeros(one.shape, dtype=np.float32) for one in session.get_inputs()}
     name = next(iter(images))
     return Session(
         iteration=lambda: session.run(None, images), infer=lambda image: np.asarray(session.run(None, {name: image})[0])
     )
+
+
+def _require_cuda(used: Sequence[str], built: Sequence[str]) -> None:
+    """Check that ONNX Runtime computes on the GPU: where it cannot, it goes on with the CPU, and raises nothing.
+
+    Args:
+        used: providers of a session.
+        built: providers that this build of ONNX Runtime has.
+
+    Raises:
+        EnvironmentProblem: the session has none of the GPU.
+    """
+    if "CUDAExecutionProvider" in used:
+        return
+    missing = (
+        "its CUDA or cuDNN libraries cannot be loaded: pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        if "CUDAExecutionProvider" in built
+        else "this build has no CUDA: pip install onnxruntime-gpu"
+    )
+    raise EnvironmentProblem(f"onnxruntime would compute on the CPU in place of the GPU ({missing})")
 
 
 def _openvino(graph: bytes, execution: ExecutionSettings) -> Session:

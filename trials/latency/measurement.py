@@ -17,8 +17,9 @@ Paired comparison (`compare`):
     background load) cancels to first order. If the fastest and the slowest block of A differ by more than 5 %, the
     comparison is marked as not steady.
 
-On a GPU an iteration is timed by CUDA events, the warm-up lasts a second at least, and each block is followed by a
-pause of 20 ms (`GPU_PROTOCOL`).
+On a GPU PyTorch and TensorRT are timed by CUDA events; ONNX Runtime, which owns its stream, by the wall clock, with the
+copies of the image and of the output. The warm-up lasts a second at least, unless the GPU was busy a moment ago
+(`COOLS_AFTER_SECONDS`), and each block is followed by a pause of 20 ms (`GPU_PROTOCOL`).
 """
 
 import math
@@ -114,7 +115,7 @@ class Protocol:
         precision: sufficient width of the 95 % confidence interval of the median, as a share of the median.
         max_seconds: time limit, warm-up included; three iterations are timed in any case.
         block: iterations of one model in a row in a comparison.
-        warm_up_seconds: of warm-up at least, until a GPU has raised its clocks.
+        warm_up_seconds: of warm-up at least, of all models together, until a GPU has raised its clocks.
         pause_seconds: after each block of a comparison, so that a GPU does not heat up.
     """
 
@@ -144,9 +145,20 @@ PROTOCOL = Protocol()
 GPU_PROTOCOL = Protocol(warm_up_seconds=1.0, pause_seconds=0.02)
 
 
-def protocol_for(device: str) -> Protocol:
-    """Return the protocol on a device: `cpu`, or the number of a GPU."""
-    return PROTOCOL if device == CPU else GPU_PROTOCOL
+COOLS_AFTER_SECONDS = 5.0
+"""Idle time after which a GPU is warmed up anew. An assumption: how fast a card lowers its clocks was not measured."""
+
+
+def protocol_for(device: str, *, idle_seconds: float = math.inf) -> Protocol:
+    """Return the protocol on a device.
+
+    Args:
+        device: `cpu`, or the number of a GPU.
+        idle_seconds: since the last measurement on it.
+    """
+    if device == CPU:
+        return PROTOCOL
+    return GPU_PROTOCOL if idle_seconds > COOLS_AFTER_SECONDS else replace(GPU_PROTOCOL, warm_up_seconds=0.0)
 
 
 def relative_ci_width(times_ms: Sequence[float]) -> float:
@@ -217,7 +229,9 @@ class _Timer:
 
     def __init__(self, protocol: Protocol, clock: Clock) -> None:
         self._protocol, self._clock = protocol, clock
-        self._end = clock() + protocol.max_seconds
+        begun = clock()
+        self._end = begun + protocol.max_seconds
+        self._warm = begun + protocol.warm_up_seconds
 
     def is_over(self) -> bool:
         return self._clock() >= self._end
@@ -231,10 +245,9 @@ class _Timer:
 
     def warm_up(self, run: Iteration, *, share: float) -> None:
         """Run the warm-up iterations; stop early when they take more than a share of the time limit."""
-        begun = self._clock()
-        end, least = begun + share * self._protocol.max_seconds, begun + self._protocol.warm_up_seconds
+        end = self._clock() + share * self._protocol.max_seconds
         done = 0
-        while done < self._protocol.warm_up or (self._protocol.warm_up_seconds and self._clock() < least):
+        while done < self._protocol.warm_up or (self._protocol.warm_up_seconds and self._clock() < self._warm):
             run()
             done += 1
             if self._clock() >= end:
@@ -273,7 +286,8 @@ def measure(
     model.eval()
     try:
         run = iteration_of(model, image, description=f"one {image_size} px image")
-        return benchmark(run, protocol=PROTOCOL if iterations is None else Protocol.fixed(iterations), clock=clock)
+        usual = GPU_PROTOCOL if parameter.is_cuda else PROTOCOL
+        return benchmark(run, protocol=usual if iterations is None else Protocol.fixed(iterations), clock=clock)
     finally:
         model.train(was_training)
 

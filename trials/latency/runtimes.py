@@ -1,6 +1,7 @@
 """Runtimes that measure latency: a backend on this machine, or on another machine through ssh."""
 
 import json
+import math
 import re
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from trials.devices import CPU, DeviceProfile, processor
 from trials.latency import measurement, messages
 from trials.latency.backends import BACKENDS, Backend, ExecutionSettings
 from trials.latency.deployed import Deployed, DeployedGraph
-from trials.latency.measurement import Clock, Comparison, Iteration, Latency
+from trials.latency.measurement import Clock, Comparison, Iteration, Latency, Protocol
 from trials.latency.precision import FP32, Calibration
 
 SERVER = "trials.timing_server"
@@ -145,13 +146,14 @@ class LocalRuntime(Runtime):
             precision=execution.precision,
             calibration=execution.calibration_text,
         )
-        self._protocol = measurement.protocol_for(execution.device)
+        self._last_used = -math.inf
 
     def measure(self, deployed: Deployed | DeployedGraph) -> Latency:
         """Measure the latency of a module."""
         with torch_threads(self._execution.threads):
             prepared = self._backend.prepare(deployed, self._execution)
-            return measurement.benchmark(prepared, protocol=self._protocol, clock=self.clock)
+            with self._protocol() as protocol:
+                return measurement.benchmark(prepared, protocol=protocol, clock=self.clock)
 
     def compare(self, candidate: Deployed | DeployedGraph, reference: Deployed) -> Comparison:
         """Measure a module in a paired comparison; the loaded reference is cached for the next one."""
@@ -159,7 +161,14 @@ class LocalRuntime(Runtime):
             if self._reference is None or self._reference[0] is not reference:
                 self._reference = reference, self._backend.prepare(reference, self._execution)
             prepared = self._backend.prepare(candidate, self._execution)
-            return measurement.compare(prepared, self._reference[1], protocol=self._protocol, clock=self.clock)
+            with self._protocol() as protocol:
+                return measurement.compare(prepared, self._reference[1], protocol=protocol, clock=self.clock)
+
+    @contextmanager
+    def _protocol(self) -> Iterator[Protocol]:
+        """Give the protocol of a measurement, which depends on how long ago the last one was."""
+        yield measurement.protocol_for(self._execution.device, idle_seconds=time.monotonic() - self._last_used)
+        self._last_used = time.monotonic()
 
 
 class RemoteRuntime(Runtime):
