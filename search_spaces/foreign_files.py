@@ -13,7 +13,7 @@ from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import rows, user_rows, yolov7_files
+from search_spaces import rows, user_rows, yolov5, yolov7_files
 from search_spaces.errors import SpecError
 from search_spaces.foreign_module import (
     AS_PRINTED,
@@ -24,6 +24,7 @@ from search_spaces.foreign_module import (
     is_foreign,
     is_row,
     is_without_mapping,
+    layers_of,
     same_arguments,
     with_parameters,
 )
@@ -351,13 +352,17 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
         "of Ultralytics' heads; trained with both, deployed without the auxiliary half",
         printed_note=AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
     ),
-    "TripleDDetect": ForeignModule(
-        row=_last_third,
-        printed_row=same_arguments("TripleDDetect"),
-        note="the YOLOv9 repository's head has three parts, two of which are for training only. Built: Ultralytics' "
-        "head on the maps of the last part, which is the one that predicts",
-        printed_note=AS_PRINTED + "the YOLOv9 repository's head of three parts, two of which are for training only",
-    ),
+    **{
+        name: ForeignModule(
+            row=_last_third,
+            printed_row=same_arguments(name),
+            note="the YOLOv9 repository's head has three parts, two of which are for training only. Built: "
+            "Ultralytics' head on the maps of the last part, which is the one that predicts",
+            printed_note=AS_PRINTED + "the YOLOv9 repository's head of three parts, two of which are for training only",
+        )
+        for name in ("TripleDDetect", "TripleDetect")
+    },
+    **layers_of(yolov5.PREFIX, yolov5.LAYERS),
     **yolov7_files.MODULES,
 }
 """Modules of other repositories and of articles, by the names in their rows."""

@@ -1,6 +1,6 @@
 """What replaces a row of another repository or of an article: the record of one module, and its usual conversions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,11 @@ def anchors_of_a_map(document: Mapping[str, Any]) -> int:
     if type(each) is not int or each < 1:
         raise ValueError(f"anchors: widths and heights for each map, or their number, are expected, got {anchors!r}")
     return each
+
+
+def layers_of(prefix: str, names: Iterable[str]) -> dict[str, ForeignModule]:
+    """Return the records of layers that this package has for another repository's files, by the names there."""
+    return {name.removeprefix(prefix): ForeignModule(applies=is_foreign, row=same_arguments(name)) for name in names}
 
 
 AS_PRINTED = "as printed, for counting only: "

@@ -90,14 +90,16 @@ class DDetect(nn.Module):
         nc: number of classes.
         reg_max: bins of the distribution over the distance to a box's side.
         ch: channels of the maps.
+        groups: of the box branch; 1 for the repository's `Detect`.
     """
 
-    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
+    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int], groups: int = 4) -> None:
         super().__init__()
         self.nl = len(ch)
         c2, c3 = make_divisible(max(ch[0] // 4, 4 * reg_max, 16), 4), max(ch[0], min(2 * nc, 128))
         self.cv2 = nn.ModuleList(
-            nn.Sequential(Conv(c, c2, 3), Conv(c2, c2, 3, g=4), nn.Conv2d(c2, 4 * reg_max, 1, groups=4)) for c in ch
+            nn.Sequential(Conv(c, c2, 3), Conv(c2, c2, 3, g=groups), nn.Conv2d(c2, 4 * reg_max, 1, groups=groups))
+            for c in ch
         )
         self.cv3 = nn.ModuleList(nn.Sequential(Conv(c, c3, 3), Conv(c3, c3, 3), nn.Conv2d(c3, nc, 1)) for c in ch)
         self.dfl = DFL(reg_max)
@@ -123,15 +125,23 @@ class DualDDetect(nn.Module):
 class TripleDDetect(nn.Module):
     """Head of the YOLOv9 repository with three parts, the main one last; arguments as for `DDetect`."""
 
+    groups = 4
+
     def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
         super().__init__()
         self.nl = len(ch) // 3
         thirds = (ch[first : first + self.nl] for first in range(0, len(ch), self.nl))
-        self.parts = nn.ModuleList(DDetect(nc, reg_max=reg_max, ch=third) for third in thirds)
+        self.parts = nn.ModuleList(DDetect(nc, reg_max=reg_max, ch=third, groups=self.groups) for third in thirds)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         """Return the raw predictions of each map."""
         return [one for i, part in enumerate(self.parts) for one in part(x[i * self.nl : (i + 1) * self.nl])]
+
+
+class TripleDetect(TripleDDetect):
+    """The same head without groups; arguments as for `DDetect`."""
+
+    groups = 1
 
 
 class ImplicitDetect(AnchorDetect):
@@ -170,7 +180,7 @@ class ImplicitDualDetect(nn.Module):
 
 HEADS: dict[str, type[nn.Module]] = {
     head.__name__: head
-    for head in (AnchorDetect, DDetect, DualDDetect, TripleDDetect, ImplicitDetect, ImplicitDualDetect)
+    for head in (AnchorDetect, DDetect, DualDDetect, TripleDDetect, TripleDetect, ImplicitDetect, ImplicitDualDetect)
 }
 
 

@@ -6,13 +6,16 @@ Layers of this package that stand for another repository's are read in the same 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces import layers, printed, yolov7
+from search_spaces import layers, printed, yolov5, yolov7
 from search_spaces.operators import OPERATORS, user_classes
 from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.operators.user_classes import UserClass
 
-_HEADS = {"DDetect", "DualDDetect", "DualDetect", "TripleDDetect", *printed.HEADS}
+_HEADS = {"DDetect", "DualDDetect", "DualDetect", *printed.HEADS}
 """Heads of the YOLOv9 repository, which this package replaces by Ultralytics'."""
+
+_OF_OTHERS = yolov5.LAYERS | yolov7.LAYERS
+"""Layers of this package that stand for those of other repositories."""
 
 
 def user_class(row: Sequence[Any]) -> UserClass | None:
@@ -25,8 +28,8 @@ def user_class(row: Sequence[Any]) -> UserClass | None:
     source, _, name, arguments = row
     if not isinstance(name, str) or name in layers.ULTRALYTICS or name in _HEADS:
         return None
-    if name in yolov7.LAYERS:
-        return UserClass(name=name, module=yolov7.LAYERS[name], source=None)
+    if name in _OF_OTHERS:
+        return UserClass(name=name, module=_OF_OTHERS[name], source=None)
     if isinstance(arguments, list) and arguments and isinstance(arguments[-1], Mapping):
         return None
     record = OPERATORS.get(name)

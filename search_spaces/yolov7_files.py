@@ -17,6 +17,7 @@ from search_spaces.foreign_module import (
     is_for_yolov5,
     is_foreign,
     is_row,
+    layers_of,
     same_arguments,
 )
 from search_spaces.rows import Row
@@ -121,11 +122,6 @@ def _implicit_dual_detect(row: Row, document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "ImplicitDualDetect", [row[3][0], anchors_of_a_map(document)]]
 
 
-def _own(name: str) -> ForeignModule:
-    """Return the record of a layer that this package has for such files."""
-    return ForeignModule(applies=is_foreign, row=same_arguments(f"{yolov7.PREFIX}{name}"))
-
-
 _HEAD = "the YOLOv7 repository's head predicts from anchors, with learned values added and multiplied"
 
 MODULES: dict[str, ForeignModule] = {
@@ -135,7 +131,7 @@ MODULES: dict[str, ForeignModule] = {
     "RepConv": ForeignModule(applies=is_foreign, row=_rep_conv),
     "SPPCSPC": ForeignModule(applies=is_foreign, row=_sppcspc),
     "BottleneckCSPA": ForeignModule(applies=is_foreign, row=same_arguments("C3")),
-    **{name.removeprefix(yolov7.PREFIX): _own(name.removeprefix(yolov7.PREFIX)) for name in yolov7.LAYERS},
+    **layers_of(yolov7.PREFIX, yolov7.LAYERS),
     "IDetect": ForeignModule(
         row=_detect,
         printed_row=_implicit_detect,

@@ -178,9 +178,9 @@ class TestPrintedHeads:
     @each_head
     @pytest.mark.parametrize("classes", [1, 80])
     def test_printed_head_predicts_from_every_map(self, head: str, classes: int) -> None:
-        parts = {"DualDDetect": 2, "ImplicitDualDetect": 2, "TripleDDetect": 3}.get(head, 1)
+        parts = {"DualDDetect": 2, "ImplicitDualDetect": 2, "TripleDDetect": 3, "TripleDetect": 3}.get(head, 1)
         channels = (16, 32, 48) * parts
-        has_anchors = not head.endswith("DDetect")
+        has_anchors = head in {"AnchorDetect", "ImplicitDetect", "ImplicitDualDetect"}
         arguments = [3] if has_anchors else []
         module = HEADS[head](classes, *arguments, reg_max=16, ch=channels)
         maps = [torch.rand(1, c, 2**index, 3) for index, c in enumerate(channels)]
