@@ -50,6 +50,17 @@ head:
 """
 """A model file as articles print them: in YOLOv5's format, with a module of another repository."""
 
+FEW = """\
+name: few
+base: yolov9{scale}.yaml
+scale: t
+slots:
+  - at: {layers: [8, 21]}
+    choices:
+      UIB: {start_kernel: [0, 3], expansion: [2, 4]}
+"""
+"""A space of which few layers are to be timed."""
+
 
 def prepare(folder: Path, given: Sequence[Path] = ()) -> None:
     """Write the files that the pages assume, and copy those given; a folder that is complete is left as it is.
@@ -70,6 +81,7 @@ def prepare(folder: Path, given: Sequence[Path] = ()) -> None:
         "edge.yaml": _block(spaces[spaces.index("## Several spaces") :], "yaml"),
         "my_ops.py": _block(operators, "python"),
         "faster.yaml": _block(operators, "yaml"),
+        "few.yaml": FEW,
         "article.yaml": ARTICLE,
         "model.yaml": ARTICLE,
         "fork.py": forked.FORK,

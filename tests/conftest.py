@@ -14,6 +14,7 @@ os.environ.setdefault("NAS_NO_CACHE", "1")  # or a test that compares two traini
 import random
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -185,15 +186,28 @@ def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(autouse=True)
-def vocabulary() -> Iterator[None]:
-    """What a test adds to it is gone after the test."""
+@contextmanager
+def _restored_vocabulary() -> Iterator[None]:
     before, loaded = dict(OPERATORS), dict(user_classes.LOADED)
     yield
     OPERATORS.clear()
     OPERATORS.update(before)
     user_classes.LOADED.clear()
     user_classes.LOADED.update(loaded)
+
+
+@pytest.fixture(autouse=True)
+def vocabulary() -> Iterator[None]:
+    """What a test adds to it is gone after the test."""
+    with _restored_vocabulary():
+        yield
+
+
+@pytest.fixture(scope="module")
+def vocabulary_of_module() -> Iterator[None]:
+    """What fixtures of a module add to it is gone after its tests; such fixtures ask for this one."""
+    with _restored_vocabulary():
+        yield
 
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -169,10 +169,11 @@ def _colour(axes: Any, colours: Mapping[str, str], legend: str = "upper right") 
 
 
 def drawing(runs: Path) -> None:
-    """Draw the network of the most accurate model as `network.svg`."""
+    """Draw the network of the front that has the most kinds of operators as `network.svg`."""
     study = nas.open_study(STUDY, runs=runs)
-    best = study.architecture(study.front()[0])
-    svg = network.drawing(best.document(len(study.settings.classes)), len(study.settings.classes), title="Network")
+    chosen = max(study.front(), key=lambda record: len({name for choice in record.picks.values() for name in choice}))
+    model, classes = study.architecture(chosen), len(study.settings.classes)
+    svg = network.drawing(model.document(classes), classes, title="Network")
     colours = "".join(f".op-{name} rect {{fill: {colour}44; stroke: {colour}}}" for name, colour in OPERATORS.items())
     (FOLDER / "network.svg").write_text(_standalone(svg, colours), encoding="utf-8")
 

@@ -30,7 +30,11 @@ from trials.scores import Epoch
 
 
 @pytest.fixture(scope="module")
-def study(extract_golden: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Study:
+def study(
+    extract_golden: Callable[[str, Path], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    vocabulary_of_module: None,  # noqa: ARG001 - the study has an operator of a user's file
+) -> Study:
     return Study.open(extract_golden("2026-11", tmp_path_factory.mktemp("golden")) / "runs" / "golden-data")
 
 
@@ -284,11 +288,11 @@ class TestCharts:
         figure = graph_objects.Figure()
         charts.add_confirmed(figure, verdict, records, ("gflops", "map50_95"))
         (drawn,) = figure.data
-        assert list(drawn.x) == [8.0, 6.0]
-        assert list(drawn.y) == pytest.approx([0.4, 0.415])
-        assert list(drawn.error_y.array) == pytest.approx([0.0, 0.005])
-        assert list(drawn.error_y.arrayminus) == pytest.approx([0.0, 0.01])
-        assert "2 fresh seeds, on the images that the search chose by" in drawn.hovertext[1]
+        assert list(drawn.x) == [6.0, 8.0]
+        assert list(drawn.y) == pytest.approx([0.415, 0.4])
+        assert list(drawn.error_y.array) == pytest.approx([0.005, 0.0])
+        assert list(drawn.error_y.arrayminus) == pytest.approx([0.01, 0.0])
+        assert "2 fresh seeds, on the images that the search chose by" in drawn.hovertext[0]
         charts.add_confirmed(figure, verdict, records, ("gflops", "map50"))
         assert len(figure.data) == 1
 

@@ -51,27 +51,27 @@ def add_confirmed(
     about = f"{len(verdict.seeds)} fresh seeds, on {html(verdict.images)}"
     figure.add_trace(
         graph_objects.Scatter(
-            x=[stock, *(costs[one.fingerprint] for one in judged)],
-            y=[base, *(base + one.difference / 100 for one in judged)],
+            x=[*(costs[one.fingerprint] for one in judged), stock],
+            y=[*(base + one.difference / 100 for one in judged), base],
             mode="markers",
             name="fresh seeds",
             marker={
-                "color": ["#ea580c", *(_FINDINGS.get(one.finding, "#8b95a5") for one in judged)],
+                "color": [*(_FINDINGS.get(one.finding, "#8b95a5") for one in judged), "#ea580c"],
                 "size": 11,
-                "symbol": ["star-open", *("diamond-open" for _ in judged)],
+                "symbol": [*("diamond-open" for _ in judged), "star-open"],  # the legend has the first
                 "line": {"width": 2},
             },
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [0.0, *((one.high - one.difference) / 100 for one in judged)],
-                "arrayminus": [0.0, *((one.difference - one.low) / 100 for one in judged)],
+                "array": [*((one.high - one.difference) / 100 for one in judged), 0.0],
+                "arrayminus": [*((one.difference - one.low) / 100 for one in judged), 0.0],
                 "thickness": 1.5,
                 "color": "#8b95a5",  # legible on white and in the dark
             },
             hovertext=[
-                f"<b>stock model</b><br>mAP50-95 {base:.4f}<br>{about}",
                 *(_hover_judged(one, base, about) for one in judged),
+                f"<b>stock model</b><br>mAP50-95 {base:.4f}<br>{about}",
             ],
             hoverinfo="text",
         )
