@@ -117,8 +117,13 @@ def opened(text: str, folder: Path, variable: str) -> str:
     path = file_of(text)
     if path is not None:
         return _with_path(text, Path(absolute(path, folder)))
-    given = storage_given() if variable == STORAGE else os.environ.get(variable)
-    return given if given and without_password(given) == text else text
+    address = given(variable)
+    return address if address and without_password(address) == text else text
+
+
+def given(variable: str) -> str:
+    """Return the address in a variable of the environment, `STORAGE` or `TRACKING`; empty if it is not set."""
+    return storage_given() if variable == STORAGE else os.environ.get(variable, "")
 
 
 def storage_given() -> str:

@@ -90,7 +90,7 @@ def write(path: Path, manifest: Manifest, files: Sequence[Path], show: Show = la
         StudyError: a file has changed since the manifest was made, or its name is too long.
     """
     text, done = manifest.model_dump_json(indent=1).encode(), 0
-    with atomic_path(path) as temporary, gzip.open(temporary, "wb", compresslevel=_LEVEL) as zipped:
+    with atomic_path(path) as temporary, temporary.open("wb") as packed, _compressed(packed) as zipped:
         out = cast("BinaryIO", zipped)
         _write_header(out, _MANIFEST, len(text), 0.0)
         out.write(text)
@@ -109,6 +109,11 @@ def write(path: Path, manifest: Manifest, files: Sequence[Path], show: Show = la
             _pad(out, size)
             done += size
         out.write(bytes(2 * _BLOCK))
+
+
+def _compressed(file: BinaryIO) -> gzip.GzipFile:
+    """Return a stream that compresses into a file; neither a name nor a time is in its header."""
+    return gzip.GzipFile("", "wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
 
 
 def _write_header(out: BinaryIO, name: str, size: int, modified: float) -> None:
@@ -148,7 +153,7 @@ def contents(path: Path, manifest: Manifest) -> Iterator[tuple[Member, Iterator[
             if (name, size) != (member.path, member.size):
                 raise StudyError(f"{path}: {name!r} of {size} bytes is there, its list has {member.path!r}")
             yield member, _read_content(path, stream, member)
-        if _read(path, stream, _BLOCK).strip(b"\0"):
+        if any(_read(path, stream, 2 * _BLOCK)) or _read_some(path, stream, 1):
             raise StudyError(f"{path}: holds more than its list says")
 
 
@@ -199,14 +204,23 @@ def _read(path: Path, stream: BinaryIO, size: int) -> bytes:
         StudyError: the archive ends before, or is damaged.
     """
     content = b""
-    try:
-        while len(content) < size and (more := stream.read(size - len(content))):
-            content += more
-    except _UNREADABLE as error:
-        raise StudyError(f"{path}: damaged, or no archive of nas pack ({unwrapped(error)})") from None
+    while len(content) < size and (more := _read_some(path, stream, size - len(content))):
+        content += more
     if len(content) < size:
         raise StudyError(f"{path}: ends too early; it was not copied as a whole")
     return content
+
+
+def _read_some(path: Path, stream: BinaryIO, most: int) -> bytes:
+    """Read up to so many bytes; none at the end, where gzip compares length and checksum of the whole.
+
+    Raises:
+        StudyError: the archive is damaged.
+    """
+    try:
+        return stream.read(most)
+    except _UNREADABLE as error:
+        raise StudyError(f"{path}: damaged, or no archive of nas pack ({unwrapped(error)})") from None
 
 
 @contextmanager

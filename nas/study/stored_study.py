@@ -27,6 +27,7 @@ from nas.study.folders import (
 )
 from nas.study.machines import stock_training_of
 from nas.study.measured_latencies import MeasuredLatencies
+from nas.study.named_addresses import require_named
 from nas.study.one_member import require_one_member
 from nas.study.shared_study import SharedStudy
 from nas.study.storage import TRIALS, open_storage, study_id
@@ -122,9 +123,29 @@ class StoredStudy:
 
         Raises:
             EnvironmentProblem: it cannot be opened.
-            StudyError: it is a file that is missing, empty or damaged.
+            StudyError: it is a file that is missing, empty or damaged; or see `storage_address`.
         """
-        return open_storage(self.file.storage, patient=self.is_patient)
+        return open_storage(self.storage_address, patient=self.is_patient)
+
+    @property
+    def storage_address(self) -> str:
+        """Address of Optuna's storage.
+
+        Raises:
+            StudyError: the user has not named it.
+        """
+        require_named(self.file.storage, addresses.STORAGE, self.folder)
+        return self.file.storage
+
+    @property
+    def tracking(self) -> str:
+        """Address of MLflow.
+
+        Raises:
+            StudyError: the user has not named it.
+        """
+        require_named(self.file.tracking, addresses.TRACKING, self.folder)
+        return self.file.tracking
 
     @cached_property
     def shared(self) -> SharedStudy | None:

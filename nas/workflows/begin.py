@@ -14,6 +14,7 @@ from nas.study import identity
 from nas.study.creation import create
 from nas.study.folders import STUDY, default_storage, existing, make_folder, runs_option
 from nas.study.links import require_no_links_out
+from nas.study.named_addresses import remember
 from nas.study.storage import open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -74,15 +75,17 @@ def resume(
 
 
 def _set_password(study: Study, storage: str) -> None:
-    """Use the address of a study's storage that has a password.
+    """Use the address of a study's storage that the user has given, perhaps with a password.
 
     Raises:
         SpecError: it is the address of another storage.
+        EnvironmentProblem: that it was named cannot be remembered.
     """
     address, expected = addresses.require_storage(storage), addresses.without_password(study.file.storage)
     got = addresses.without_password(address)
     if got != expected:
         raise SpecError(f"storage: the trials of {study.name} are in another one, got {got!r} ({expected})")
+    remember(address, addresses.STORAGE, study.folder)
     study.file = study.file.model_copy(update={"storage": address})
 
 

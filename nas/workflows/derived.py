@@ -35,7 +35,8 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
 
     Raises:
         DataError: the list of its sealed images is missing or damaged.
-        StudyError: a study of that name exists with other settings, or another process runs it.
+        StudyError: a study of that name exists with other settings, or another process runs it; the user has not named
+            the storage.
         SpecError: more workers than cores.
     """
     folder = study_folder(name, before.folder.parent)
@@ -43,7 +44,7 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
         name=folder.name,
         settings=settings,
         run=changed_run(before.file.run, {**changes, "trials": trials, "earlier": 0}),
-        storage=default_storage(folder) if before.database else before.file.storage,
+        storage=default_storage(folder) if before.database else before.storage_address,
         tracking=before.file.tracking,
         version=__version__,
     )

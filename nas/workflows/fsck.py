@@ -262,7 +262,7 @@ def _runs(
     study_id = (identity.study_id if identity else "") or (state.study_id if state else "")
     in_order = [records[number] for number in sorted(records)]
     try:
-        stored = StoredRuns(study.file.tracking, f"nas/{study.settings.space}", study_id)
+        stored = StoredRuns(study.tracking, f"nas/{study.settings.space}", study_id)
         runs = stored.read() if study_id else []
         wanted = _with_models(study, in_order, state) if runs else set()
         models = stored.read_models() if wanted else []

@@ -170,7 +170,7 @@ def _repair_mlflow(study: Study, checked: StudyCheck) -> None:
         number for number in state.finished if number in by_number and by_number[number].state == "complete"
     )
     replace(state, finished=complete).write(study.folder)
-    runs = StoredRuns(study.file.tracking, f"nas/{study.settings.space}", state.study_id)
+    runs = StoredRuns(study.tracking, f"nas/{study.settings.space}", state.study_id)
     found = {run.id: run for run in checked.runs}
     for finding in checked.findings:
         if finding.repair is Repair.DROP_RUN:

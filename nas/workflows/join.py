@@ -10,6 +10,7 @@ from nas.settings import RunSettings
 from nas.study.conditions import conditions_here, differences
 from nas.study.fetching import joined_file, write_joined
 from nas.study.folders import HOLDOUT, STUDY, make_folder, study_folder
+from nas.study.named_addresses import remember, require_named
 from nas.study.shared_definition import Definition, write_definition
 from nas.study.shared_files import SharedFiles
 from nas.study.storage import open_storage
@@ -55,6 +56,7 @@ def join(
     """
     folder = study_folder(name, Path(runs))
     address = _address(folder, storage)
+    remember(address, addresses.STORAGE, folder)
     opened = open_storage(address)
     make_folder(folder.parent)
     with Lock(folder.parent / BEGINNING_LOCK).held():
@@ -81,6 +83,7 @@ def _address(folder: Path, given: str | None) -> str:
 
     Raises:
         SpecError: there is none, or it is not PostgreSQL.
+        StudyError: it stands only in the folder here, and the user has not named it.
     """
     here = StudyFile.read(folder).storage if (folder / STUDY).is_file() else None
     address = given or addresses.storage_given() or here
@@ -99,6 +102,8 @@ def _address(folder: Path, given: str | None) -> str:
             f"storage: {folder} is a study whose trials are in {addresses.without_password(here)}, got "
             f"{addresses.without_password(address)!r} (choose another --runs)"
         )
+    if not given:
+        require_named(address, addresses.STORAGE, folder)
     return address
 
 
@@ -173,6 +178,8 @@ def _write_file(
     path = None if is_built_in or data is None else datasets.find(data).absolute()
     file = joined_file(folder, there, address, path)
     _compare_data(folder, file, is_given=data is not None)
+    if addresses.given(addresses.TRACKING) == file.tracking:
+        remember(file.tracking, addresses.TRACKING, folder)
     write_joined(folder, file, storage)
 
 

@@ -11,6 +11,7 @@ from nas._version import __version__
 from nas.settings import RunSettings, SealedImages, Settings
 from nas.study import latency_tables
 from nas.study.folders import STUDY, default_storage, runs_option, study_folder, tracking_uri
+from nas.study.named_addresses import remember_both
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
@@ -173,6 +174,7 @@ class Plan:
             LatencyError: a layer cannot be timed.
         """
         latency = self._completed_latency(recording)
+        remember_both(self.file, self.folder)  # the user's own, of this call and its environment
         with creation_lock(self.folder.parent, self.file.storage):
             folder, file = self.folder, self.file
             if self.stem is not None:

@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from nas import addresses
 from search_spaces.errors import EnvironmentProblem, SpecError
 
-_ADDRESS = re.compile(r"auto|(ray://)?[^\s/]+:\d+")
+_ADDRESS = re.compile(r"auto|(ray://)?[^\s/@?#]+:\d+")
+"""Ray knows neither users nor passwords in an address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,8 @@ class RayCluster:
             return None
         mistakes = []
         if not _ADDRESS.fullmatch(address):
-            mistakes.append(f"ray: no address of a cluster, got {address!r} (auto, head:6379 or ray://head:10001)")
+            got = addresses.redact(address)
+            mistakes.append(f"ray: no address of a cluster, got {got!r} (auto, head:6379 or ray://head:10001)")
         if device is not None:
             mistakes.append(
                 f"device: Ray chooses the devices of its workers, got {device!r} (leave it out; --gpus-per-worker 1 "

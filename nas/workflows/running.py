@@ -81,7 +81,7 @@ def supervise(
                 stack.enter_context(SystemSampler(study.folder / SYSTEM_METRICS))
             return BackgroundTracker(partial(tracker_of, study), _sync_command(study))
 
-        tracking = MachineTracking(study, begin_tracking, wanted=tracks)
+        tracking = MachineTracking(study, begin_tracking, wanted=tracks and _may_track(study))
         weights = WeightCollector(study.folder, study.settings.objectives, collector_of(study))
         status = "KILLED"
 
@@ -103,6 +103,16 @@ def supervise(
     _report_to_search(study)
     if ready is not None:
         _send_beside(study)
+
+
+def _may_track(study: Study) -> bool:
+    """Return whether the user has named the study's MLflow; if not, log it: a search goes on without."""
+    try:
+        _ = study.tracking
+    except StudyError as problem:
+        _log.warning("%s; until then it is not tracked in MLflow", problem)
+        return False
+    return True
 
 
 def _report_to_search(study: Study) -> None:
@@ -219,7 +229,11 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
     Args:
         study: after `identity.verify`.
         activity: what continues without MLflow, for the warning.
+
+    Raises:
+        StudyError: its MLflow is an address that the user has not named.
     """
+    uri = study.tracking
     try:
         from nas.tracking.tracker import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
     except Exception as problem:  # noqa: BLE001 - tracking must not end a search, whatever the import raises
@@ -227,14 +241,14 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
         return None
     file, runs = study.file, study.folder.parent
-    identity.relocate_artifacts(file.tracking)
+    identity.relocate_artifacts(uri)
     where = runs_option(runs)
     commands = {
         "resume": f"nas resume {study.name}{where}",
         "export": f"nas export {study.name} --best map{where}",
     }
     return Tracker(
-        file.tracking,
+        uri,
         study.folder,
         experiment=f"nas/{file.settings.space}",
         study=study.name,

@@ -16,10 +16,11 @@ from nas.study import archive, storage_copy
 from nas.study.archive import Manifest, Show
 from nas.study.archive_members import is_member, is_weights, require_tensors
 from nas.study.folders import DATABASE, SPACE, STUDY, default_storage, make_folder, study_folder, tracking_uri
+from nas.study.named_addresses import remember
 from nas.study.study_file import Identity, StudyFile
 from nas.study.tracking_state import TrackingState
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, unwrapped
-from search_spaces.files import as_environment_problems, write_atomically
+from search_spaces.files import as_environment_problems, atomic_path, make_durable_folder, write_atomically
 from trials.data.datasets import DIGITS
 
 _MOST_LINES = 10
@@ -92,6 +93,7 @@ def unpack(file: Path, runs: Path, name: str | None = None, show: Show = lambda 
                 _adapt(staged / old, runs.absolute() / new, names)
             for old, new in reversed(names.items()):  # the study itself last: with it the others belong to something
                 (staged / old).rename(runs / new)
+                make_durable_folder(runs / new)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
     return _unpacked(manifest, names, runs)
@@ -158,13 +160,11 @@ def _write(file: Path, manifest: Manifest, staged: Path, count: Callable[[Iterat
     """Write the files of an archive into a new folder, verified once more."""
     for member, chunks in archive.contents(file, manifest):
         path = staged / member.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as out:
-            for chunk in count(chunks):
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
-        os.utime(path, (member.modified, member.modified))  # the end of a trial's run in MLflow
+        make_durable_folder(path.parent)
+        with atomic_path(path) as temporary:
+            with temporary.open("xb") as out:
+                out.writelines(count(chunks))
+            os.utime(temporary, (member.modified, member.modified))  # the end of a trial's run in MLflow
         if is_weights(member.path):
             require_tensors(path, member.path)
 
@@ -182,6 +182,8 @@ def _adapt(staged: Path, target: Path, names: Mapping[str, str]) -> None:
         raise StudyError(f"{staged.name}/{STUDY}: cannot be read: {unwrapped(error)}") from None
     if file.storage != addresses.stored(default_storage(target), target):
         raise StudyError(f"{staged.name}/{STUDY}: its trials are elsewhere, in {addresses.redact(file.storage)}")
+    tracking = tracking_uri(target.parent)
+    remember(tracking, addresses.TRACKING, target)
     before = "" if file.identity is None else file.identity.study_id
     identity = Identity.of(staged, was=before).model_copy(update={"folder": target})
     settings = fields["settings"]
@@ -192,7 +194,7 @@ def _adapt(staged: Path, target: Path, names: Mapping[str, str]) -> None:
                 budget[name] = _moved(budget[name], names)
     fields |= {
         "name": _renamed(file.name, names),
-        "tracking": addresses.stored(tracking_uri(target.parent), target),
+        "tracking": addresses.stored(tracking, target),
         "identity": identity.model_dump(mode="json"),
     }
     storage_copy.take_over(staged / DATABASE, old=file.name, new=fields["name"])

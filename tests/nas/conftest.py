@@ -24,6 +24,7 @@ from nas.settings import RunSettings, Settings
 from nas.study import storage as storages
 from nas.study.creation import create
 from nas.study.folders import default_storage
+from nas.study.named_addresses import remember_both
 from nas.study.server_connections import with_server_timeouts
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -162,7 +163,19 @@ def _make_study(
         tracking=tracking,
         version="0",
     )
+    remember_both(file, folder)
     return create(folder, file, SPACE + start)
+
+
+@pytest.fixture(scope="session")
+def track_in() -> Callable[[Study, str], None]:
+    """Return a function that lets a study name another MLflow, as if its user had."""
+
+    def name(study: Study, uri: str) -> None:
+        study.set_file(study.file.model_copy(update={"tracking": uri}))
+        remember_both(study.file, study.folder)
+
+    return name
 
 
 @pytest.fixture(scope="session")

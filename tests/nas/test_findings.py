@@ -160,7 +160,7 @@ def test_copies_beside_a_copied_study_are_sent_once(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1 on MLflow 3.17
 def test_mlflow_shows_the_verdict_when_a_confirmation_has_ended(
-    searched: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Study, track_in: Callable[[Study, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class InThisProcess:
         def __init__(self, study: Study, tick: Callable[[list[Record]], None]) -> None:
@@ -173,7 +173,7 @@ def test_mlflow_shows_the_verdict_when_a_confirmation_has_ended(
     monkeypatch.setattr(html_page, "page", lambda *_, **__: "<html>")
     monkeypatch.setattr(running, "Supervisor", InThisProcess)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    searched.set_file(searched.file.model_copy(update={"tracking": uri}))
+    track_in(searched, uri)
     running.supervise(searched)
     running.supervise(confirm(searched, seeds=3))
     verdict = searched.verdict()

@@ -15,12 +15,13 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from nas import html_page
+from nas import addresses, html_page
 from nas.cli import app
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
 from nas.study.consistency import FoundFiles, Repair, StoredTrial, compare_trials
+from nas.study.named_addresses import remember
 from nas.study.study import Study
 from nas.workflows import running
 from trials import Outcome
@@ -72,6 +73,11 @@ class Broken:
         fields = json.loads((self.folder / file).read_text())
         change(fields)
         (self.folder / file).write_text(json.dumps(fields))
+
+    def track_in(self, uri: str) -> None:
+        """Let the study name another MLflow, as its user does."""
+        self.change("study.json", lambda fields: fields.update(tracking=uri))
+        remember(uri, addresses.TRACKING, self.folder)
 
     def halve(self, file: str) -> None:
         whole = (self.folder / file).read_bytes()
@@ -129,7 +135,7 @@ def broken(template: tuple[Path, Path], tmp_path: Path) -> Broken:
     shutil.copytree(copy, folder.parent, ignore=shutil.ignore_patterns("mlflow.db*"))
     shutil.copyfile(copy / "mlflow.db", tmp_path / "mlflow.db")
     study = Broken(folder, tmp_path / "mlflow.db")
-    study.change("study.json", lambda fields: fields.update(tracking=f"sqlite:///{tmp_path / 'mlflow.db'}"))
+    study.track_in(f"sqlite:///{tmp_path / 'mlflow.db'}")
     return study
 
 
@@ -324,7 +330,7 @@ UNREPAIRABLE: dict[str, tuple[str, Damage]] = {
     "weights half": ("trials/0000/weights.pt", lambda b: b.halve("trials/0000/weights.pt")),
     "tracking server away": (
         "in MLflow",
-        lambda b: b.change("study.json", lambda fields: fields.update(tracking="http://127.0.0.1:9")),
+        lambda b: b.track_in("http://127.0.0.1:9"),
     ),
 }
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from nas import addresses
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study import identity
 from nas.study.creation import create
 from nas.study.folders import default_storage
+from nas.study.named_addresses import remember
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows import begin
@@ -303,6 +305,7 @@ class TestForeignDatabase:
         before = mine.read_bytes()
         path = searched.folder / "study.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "storage": f"sqlite:///{mine}"}))
+        remember(f"sqlite:///{mine}", addresses.STORAGE, searched.folder)  # by mistake
         with pytest.raises(StudyError, match=r"photos\.db: a database of something else, with no trials of Optuna"):
             Study.open(searched.folder).optuna_trials()
         assert mine.read_bytes() == before

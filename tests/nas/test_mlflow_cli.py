@@ -31,6 +31,8 @@ from trials import Outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
+TrackIn = Callable[[Study, str], None]
+
 
 def nas(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -38,12 +40,15 @@ def nas(*arguments: object) -> Result:
 
 @pytest.fixture
 def untracked(
-    make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_study: Callable[..., Study],
+    score: Callable[..., Outcome],
+    track_in: TrackIn,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Study:
     """A study that has run while MLflow was away."""
     study = make_study(trials=3)
-    study.file = study.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
-    study.file.write(study.folder)
+    track_in(study, f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(worker, "evaluate", score)
     Worker(study, deadline=float("inf")).run()
     return study
@@ -60,9 +65,8 @@ class TestSync:
         runs = {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
         assert runs == dict.fromkeys(("small", "trial-0000", "trial-0001", "trial-0002"), "FINISHED")
 
-    def test_sync_without_a_server_is_an_error_in_one_line(self, untracked: Study) -> None:
-        untracked.file = untracked.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
-        untracked.file.write(untracked.folder)
+    def test_sync_without_a_server_is_an_error_in_one_line(self, untracked: Study, track_in: TrackIn) -> None:
+        track_in(untracked, "http://127.0.0.1:9")
         result = nas("sync", "small", "--runs", untracked.folder.parent)
         assert result.exit_code == 2
         assert "MLflow cannot be used at http://127.0.0.1:9: " in result.stderr
@@ -102,9 +106,8 @@ class TestReport:
         sent = client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))
         assert Path(sent).read_text(encoding="utf-8") == page
 
-    def test_a_server_that_is_away_costs_a_line(self, untracked: Study, page: str) -> None:
-        untracked.file = untracked.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
-        untracked.file.write(untracked.folder)
+    def test_a_server_that_is_away_costs_a_line(self, untracked: Study, page: str, track_in: TrackIn) -> None:
+        track_in(untracked, "http://127.0.0.1:9")
         TrackingState.of(untracked.folder)
         report = ("report", "small", "--runs", untracked.folder.parent)
         result = nas(*report)

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -24,6 +25,8 @@ from typer.testing import CliRunner, Result
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
+from nas.study import archive
+from nas.study.archive import Manifest
 from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -241,9 +244,12 @@ def entries_of(archive: Path) -> Entries:
 
 
 def write_entries(archive: Path, entries: Entries) -> None:
-    with tarfile.open(archive, "w:gz", format=tarfile.USTAR_FORMAT) as tar:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for info, content in entries:
             tar.addfile(info, io.BytesIO(content) if info.isreg() else None)
+        end = tar.offset  # tarfile fills up to a whole record
+    archive.write_bytes(gzip.compress(written.getvalue()[:end] + bytes(1024)))
 
 
 def plain(name: str, content: bytes) -> tuple[tarfile.TarInfo, bytes]:
@@ -366,10 +372,15 @@ def test_archive_made_with_intent_is_refused_and_nothing_is_written(packed: Path
     assert not there.exists() or [path.name for path in there.iterdir()] == [".beginning.lock"]
 
 
+def flipped(whole: bytes, at: int) -> bytes:
+    """Return the bytes with all bits of one of them flipped."""
+    return whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :]
+
+
 DAMAGES: Mapping[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "half": lambda whole: whole[: len(whole) // 2],
-    "one byte": lambda whole: whole[: len(whole) // 2] + b"\xff" + whole[len(whole) // 2 + 1 :],
+    "one byte": lambda whole: flipped(whole, len(whole) // 2),
     "text": lambda _: b"hello",
     "gzip of text": lambda _: gzip.compress(b"hello" * 1000),
     "tar of others": lambda _: gzip.compress(bytes(10240)),
@@ -384,6 +395,53 @@ def test_damaged_archive_is_refused(packed: Path, tmp_path: Path, name: str) -> 
     assert len(result.stderr.strip().splitlines()) == 1
     assert str(packed) in result.stderr
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_every_flipped_byte_of_an_archive_is_found(tmp_path: Path) -> None:
+    """Also one in the padding of tar, in the checksum of gzip, and in a byte of its header that means something."""
+    path, files = tmp_path / "small.tar.gz", [tmp_path / "a.json", tmp_path / "b.json"]
+    for number, file in enumerate(files):
+        file.write_bytes(b"content" * number)
+        os.utime(file, (0, 0))
+    members = tuple(archive.member_of(file.name, file) for file in files)
+    archive.write(path, Manifest(format=1, version="0", study="s", studies=("s",), members=members), files)
+    whole = path.read_bytes()
+
+    def is_read(content: bytes) -> bool:
+        path.write_bytes(content)
+        try:
+            for _, chunks in archive.contents(path, archive.read(path)):
+                assert all(chunks)
+        except StudyError:
+            return False
+        return True
+
+    assert is_read(whole)
+    unused = {*range(4, 10)}  # of gzip's header: its time, and which system compressed how well
+    assert {at for at in range(len(whole)) if is_read(flipped(whole, at))} == unused
+    assert not is_read(whole + b"x")
+
+
+@pytest.mark.parametrize("more", [b"\0", b"x", bytes(512)])
+def test_archive_with_anything_behind_its_end_is_refused(packed: Path, tmp_path: Path, more: bytes) -> None:
+    packed.write_bytes(gzip.compress(gzip.decompress(packed.read_bytes()) + more))
+    result = nas("unpack", packed, "--runs", tmp_path / "elsewhere")
+    assert result.exit_code == 2
+    assert "holds more than its list says" in result.stderr
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_unpacked_files_and_the_folders_that_name_them_are_on_the_disk(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power failure the unpacked study is whole."""
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink()))
+    there = tmp_path / "elsewhere"
+    assert nas("unpack", packed, "--runs", there).exit_code == 0
+    names = {re.sub(r"/\.unpack-\w+/", "/", str(path)) for path in synced}
+    assert {str(path) for path in (there, *there.rglob("*")) if path.is_dir()} <= names
+    assert synced[-2:] == [there, there.parent]  # after the last renaming
 
 
 def test_pipe_is_no_archive(tmp_path: Path) -> None:

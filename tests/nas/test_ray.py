@@ -63,6 +63,22 @@ def test_what_is_no_address_of_a_cluster_is_refused_before_a_study_is_made(
     )
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["ray://me:s3cr3t@head:10001", "me:s3cr3t@head:6379", ":s3cr3t@head:6379", "http://head:8265?token=s3cr3t"],
+)
+def test_password_in_an_address_of_a_cluster_is_refused_and_neither_printed_nor_stored(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray takes none there, and a command that resumes the study names the address."""
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda _: object())
+    result = CliRunner().invoke(app, ["search", "--ray", address, "--storage", SERVER, "--runs", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "ray: no address of a cluster" in result.stderr
+    assert "s3cr3t" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("address", ["auto", "head:6379", "10.0.0.1:6379", "[::1]:6379", "ray://head:10001"])
 def test_addresses_of_a_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "find_spec", lambda _: object())

@@ -66,10 +66,9 @@ def test_thread_does_not_change_signal_handlers() -> None:
 
 
 @pytest.fixture
-def tracked(make_study: Callable[..., Study], tmp_path: Path) -> Study:
+def tracked(make_study: Callable[..., Study], track_in: Callable[[Study, str], None], tmp_path: Path) -> Study:
     study = make_study()
-    study.file = study.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
-    study.file.write(study.folder)
+    track_in(study, f"sqlite:///{tmp_path}/mlflow.db")
     return study
 
 

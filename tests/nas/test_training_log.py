@@ -28,11 +28,14 @@ EPOCHS = ("1,1.5,3.0,0.1,0.3,0.2,0.01\n", "2,3.0,2.0,0.2,0.6,0.5,0.01\n", "3,4.5
 
 @pytest.fixture
 def study(
-    make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_study: Callable[..., Study],
+    score: Callable[..., Outcome],
+    track_in: Callable[[Study, str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> Study:
     made = make_study(trials=2)
-    made.file = made.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
-    made.file.write(made.folder)
+    track_in(made, f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(worker, "evaluate", score)
     monkeypatch.setattr(training_log, "_SECONDS_BETWEEN_LOOKS", 0.05)
     Worker(made, deadline=float("inf")).run()
@@ -188,9 +191,10 @@ def test_exported_model_in_another_folder_finds_its_study_by_name(
     assert len(trainings(study)) == 1
 
 
-def test_unavailable_mlflow_ends_no_training(study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    study.file = study.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
-    study.file.write(study.folder)
+def test_unavailable_mlflow_ends_no_training(
+    study: Study, track_in: Callable[[Study, str], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    track_in(study, "http://127.0.0.1:9")
     with logged():
         train(tmp_path / "train", exported(study), *EPOCHS)
     found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
