@@ -38,10 +38,9 @@ LIMIT_SECONDS = 900
 CACHE = ".cache"
 """Cache folder, inside the folder: nothing that was trained or recorded before is used."""
 
-DIGITS = "nas search --space v9 --"
-"""Searches on the built-in data, which has more images than `my/data.yaml`."""
+ON_DIGITS = "--trials 2 --epochs 1 --base-epochs 1 --image-size 64 --workers 1"
+"""Options that shorten searches on the built-in data, which has more images than `my/data.yaml`; nothing is learned."""
 SHORTENED = {
-    DIGITS: "--trials 2 --epochs 1 --base-epochs 1 --image-size 64 --workers 1",
     "nas search": "--trials 3 --epochs 1 --base-epochs 8 --image-size 96 --workers 1",
     "nas resume": "--trials 3",
     "--longer": "--rounds 1",
@@ -69,8 +68,9 @@ REPLACED = {
     "v9s-my-2": "v9t-my2",
     "~/data/data.yaml": "moved/data.yaml",
     "--runs runs/nas": "--runs unpacked",
+    "latency front v9t-my": "latency front v9t-board",
 }
-"""Parts of commands that stand for another machine, or for another large search."""
+"""Parts of commands that stand for another machine, for another large search, or for one with latencies."""
 
 NOT_RUN = {
     "postgresql://": "needs a PostgreSQL server that several machines reach",
@@ -233,9 +233,9 @@ def _shortened(command: str) -> str:
     if command == "nas search --space v9" or "--help" in command or "--dry-run" in command:
         return command
     keys = [key for key in SHORTENED if key in command]
-    if "--data" in command or "--scale" in command:
-        keys = [key for key in keys if key != DIGITS]
     flags = [SHORTENED[key] for key in ("--epochs 60", *keys) if key in keys][:1]
+    if "nas search" in command and not re.search(r"--(data|refine|latency)\b", command):
+        flags = [ON_DIGITS]
     if "nas yolo train" in command and "data=" not in command:
         flags.append("data=my/data.yaml")
     return " ".join([command, *flags])

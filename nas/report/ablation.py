@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nas.algorithms.paired_comparison import Finding
+from nas.report.in_words import InWords
 from nas.report.verdict import SIGN_TEST_SEEDS
 from nas.words import digits_of, trained_in_words
 
@@ -109,7 +110,7 @@ class LeftOutSlot:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ablation:
+class Ablation(InWords):
     """Worth of each slot of a trial.
 
     Attributes:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.report.in_words import InWords
 from nas.report.verdicts import UNITS
 from nas.words import decimal, digits_of
 
@@ -57,7 +58,7 @@ class BesideOther:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class Comparison(InWords):
     """Comparison of two studies.
 
     Attributes:

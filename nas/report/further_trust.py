@@ -6,6 +6,7 @@ from typing import Any
 
 from nas.algorithms.further_search import FurtherShrinkage
 from nas.algorithms.seed_noise import SeedNoise
+from nas.report.in_words import InWords
 from nas.report.noise_in_words import by_number, least_differences, noise_in_words, shown_by_search
 from nas.words import with_unit
 
@@ -26,7 +27,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FurtherTrust:
+class FurtherTrust(InWords):
     """How far the ranking of a further search can be believed; accuracies are mAP50-95 in points.
 
     Attributes:

@@ -45,12 +45,18 @@ def _drawing(records: Sequence[Record], front: Sequence[Record], cost: str) -> s
         for x, y, colour, radius, record in points
     )
     bottom = _HEIGHT - _MARGIN + 16
+    names = zip((_FRONT, _OTHER, _STOCK), ("front", "other trials", "stock model"), strict=True)
+    legend = "   ".join(f'<tspan fill="{colour}">●</tspan> {name}' for colour, name in names)
+    axes = f"M{_MARGIN - 6} 12V{bottom - 10}H{_WIDTH - 6}"
     labels = (
         _text(_MARGIN, bottom, f"{min(xs):.4g}", "start"),
         _text((_WIDTH + _MARGIN) / 2, bottom + 14, LABELS[cost], "middle"),
         _text(_WIDTH - 12, bottom, f"{max(xs):.4g}", "end"),
-        _text(_MARGIN - 8, 16, f"{max(ys):.3f}", "end"),
-        _text(_MARGIN - 8, _HEIGHT - _MARGIN + 4, f"{min(ys):.3f}", "end"),
+        _text(_MARGIN - 10, 16, f"{max(ys):.3f}", "end"),
+        _text(_MARGIN - 10, _HEIGHT - _MARGIN + 4, f"{min(ys):.3f}", "end"),
+        f'<text transform="translate({_MARGIN - 18} 122) rotate(-90)" text-anchor="middle">mAP50-95</text>',
+        f'<text x="{_MARGIN}" y="{_HEIGHT - 4}" xml:space="preserve">{legend}</text>',
+        f'<path d="{axes}" fill="none" stroke="{_OTHER}"/>',
     )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="mAP50-95 over {LABELS[cost]}" '

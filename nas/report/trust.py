@@ -14,6 +14,7 @@ from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_dif
 from nas.algorithms.shrinkage import Shrinkage
 from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
+from nas.report.in_words import InWords
 from nas.report.noise_in_words import by_number, least_differences, noise_in_words, shown_by_search
 from nas.report.slope import Slope, Steepness
 from nas.report.verdict import CHOSEN_BY, SAMPLE_COUNTS
@@ -58,7 +59,7 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trust:
+class Trust(InWords):
     """How far the ranking of a search can be believed; accuracies are mAP50-95 in points.
 
     Attributes:

@@ -6,6 +6,7 @@ from typing import Any
 
 from nas.algorithms.paired_comparison import LEVEL, Finding, level_of_look
 from nas.report.further_seeds import FurtherSeeds
+from nas.report.in_words import InWords
 from nas.words import decimal, digits_of, trained_in_words
 
 SIGN_TEST_SEEDS = 5
@@ -111,7 +112,7 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(InWords):
     """Verdict of a confirmation.
 
     Attributes:

@@ -1,12 +1,15 @@
 """A study shows its front in a notebook, without scripts."""
 
+import io
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
 import pytest
+from IPython.lib.pretty import RepresentationPrinter
 
 from nas.records.record import Record
 from nas.report.notebook import as_html
+from nas.report.verdict import Verdict
 from nas.study.study import Study
 from search_spaces.errors import StudyError
 
@@ -40,6 +43,27 @@ def test_front_is_a_drawing_and_a_table() -> None:
 def test_one_architecture_has_a_table_only() -> None:
     alone = record(0, 0.38, 7.6, "stock")
     assert "<svg" not in as_html("mine", [alone], [alone], OBJECTIVES)
+
+
+def test_a_verdict_prints_as_its_lines_also_in_a_cell() -> None:
+    verdict = Verdict(
+        study="mine",
+        seeds=(),
+        planned=2,
+        unfinished=0,
+        look=1,
+        epochs=3,
+        epochs_of_search=3,
+        margin=0.5,
+        stock_map50_95=None,
+        stock_map50_95_by_seed=(),
+        finalists=(),
+        left_out=(),
+        reason="it has no front",
+    )
+    printed = io.StringIO()
+    verdict._repr_pretty_(RepresentationPrinter(printed), cycle=False)
+    assert printed.getvalue() == str(verdict) == "No verdict on mine: it has no front"
 
 
 def test_a_study_without_trials_says_so(make_study: Callable[..., Study]) -> None:
