@@ -9,7 +9,7 @@ nearest to its defaults, and trains it for a few epochs from the weights of a tr
 itself. Each seed has a stock model of its own, and two models with the same seed see the same images in the same order:
 differences are paired. A line per training is appended to FILE, and what FILE has is skipped, so it may be stopped at
 any time and goes on. A data.yaml that does not exist is skipped with a word. All of digits takes about 65 minutes of
-one core: 66 models of YOLOv8-n and 29 of YOLOv9-t, three seeds.
+one core: 67 models of YOLOv8-n and 31 of YOLOv9-t, three seeds.
 
 `--only` takes words that have to be in `v8-plus n: neck 15 UIB`, any of them.
 
@@ -50,6 +50,7 @@ DEPLOY_SIZE, BATCH = 640, 8
 PLACES_OF = {
     ("v8-plus", "n"): {
         "backbone, late": "8",
+        "fusion": "11",
         "downsampling": "5",
         "upsampling": "13",
         "spatial pyramid": "9",
@@ -61,6 +62,7 @@ PLACES_OF = {
     },
     ("v9-plus", "t"): {
         "backbone, late": "8",
+        "fusion": "11",
         "downsampling": "5",
         "upsampling": "13",
         "spatial pyramid": "9",

@@ -14,11 +14,11 @@ STOCK = "stock"
 LEAST_SEEDS = 3
 PLACES = (
     "backbone, late",
+    "fusion",
     "downsampling",
     "upsampling",
     "spatial pyramid",
     "behind the backbone",
-    "fusion",
     "neck",
     "behind the neck",
     "backbone, early",

@@ -274,6 +274,8 @@ class Architecture:
             row, operator = written[layer], OPERATORS[choice.operator]
             if row[2] not in HOSTS:
                 raise SpecError(f"layer {layer}: {row[2]} hosts no operator")
+            if not HOSTS[row[2]].takes(operator):
+                raise SpecError(f"layer {layer}: {row[2]} has no site for {operator.name}")
             written[layer] = rows.write(
                 row, HOSTS[row[2]], operator, dict(choice.parameters), _convolution(base.traced[layer], operator)
             )

@@ -278,7 +278,7 @@ def _recorded_stock(origin: Any, operators: Mapping[int, Any]) -> dict[int, list
 def _sites(base: Base, layer: int, name: str, _source: Source | None, inserted: bool) -> tuple[Site, ...]:  # noqa: FBT001 - private
     step, operator = base.traced[layer], OPERATORS[name]
     if not inserted:
-        return HOSTS[base.rows[layer][2]].sites_for(operator, step.layer, step.c_in, base.reduction(layer))
+        return HOSTS[base.rows[layer][2]].sites_for(operator, step.layer, step.channels_in, base.reduction(layer))
     host = HOSTS[rows.host_of_inserted(operator)]
     with torch.device("meta"):
         stands_for = nn.Identity() if host.module is nn.Identity else Conv(step.c_out, step.c_out, INSERTED_KERNEL)

@@ -12,7 +12,7 @@ from ultralytics.nn import tasks
 
 from search_spaces import model_file, pgi
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
-from search_spaces.hosts import WHOLE, Host
+from search_spaces.hosts import WHOLE, Channels, Host
 from search_spaces.model_checks import is_detection_head, require_detection, require_trainable
 from search_spaces.operators import Operator, Parameters, Site
 from search_spaces.trace import Traced, trace
@@ -33,7 +33,7 @@ def graft(
     operator: Operator,
     parameters: Parameters,
     *,
-    c_in: int,
+    c_in: Channels,
     reduction: int | None = None,
 ) -> nn.Module:
     """Put an operator into every site that it takes in a built layer, or into the place of the layer.
@@ -41,7 +41,7 @@ def graft(
     Args:
         layer: of the host's type; it is changed if the operator stands inside it.
         parameters: all of the operator's.
-        c_in: input channels of the layer.
+        c_in: input channels of the layer; of each map where it reads several.
         reduction: image pixels per pixel of the layer's input map; None if it is unknown.
 
     Returns:

@@ -182,7 +182,10 @@ def _inserting(base: Base) -> Iterator[str]:
 
 def _flow(base: Base, layer: int) -> str:
     step = base.traced[layer]
-    return f"{step.c_in} to {step.c_out} channels" if step.c_in != step.c_out else f"{step.c_in} channels"
+    read = step.channels_in
+    if isinstance(read, tuple):
+        return f"{' and '.join(map(str, read))} to {step.c_out} channels"
+    return f"{read} to {step.c_out} channels" if read != step.c_out else f"{read} channels"
 
 
 def _fits(base: Base, layer: int, operator: Operator, carried: Choice | None, *, inserted: bool = False) -> bool:

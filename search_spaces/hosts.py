@@ -23,6 +23,7 @@ from ultralytics.nn.modules import (
     C2f,
     C2fCIB,
     C3k2,
+    Concat,
     Conv,
     RepConv,
     RepNCSPELAN4,
@@ -35,11 +36,14 @@ from search_spaces.operators import Operator, Site, SiteKind
 WHOLE = ""
 """Path of a site that is the whole layer."""
 
+Channels = int | tuple[int, ...]
+"""Channels of the map that a layer reads, or of each of several."""
+
 BLOCK, CONV, POINTWISE, ATTENTION = SiteKind.BLOCK, SiteKind.CONV, SiteKind.POINTWISE, SiteKind.ATTENTION
 LAYER, UPSAMPLE, INSERTED = SiteKind.LAYER, SiteKind.UPSAMPLE, SiteKind.INSERTED
-STAGE, PYRAMID = SiteKind.STAGE, SiteKind.PYRAMID
+STAGE, PYRAMID, FUSION = SiteKind.STAGE, SiteKind.PYRAMID, SiteKind.FUSION
 
-_WHOLE_KINDS = {LAYER, UPSAMPLE, STAGE, PYRAMID, INSERTED}
+_WHOLE_KINDS = {LAYER, UPSAMPLE, STAGE, PYRAMID, FUSION, INSERTED}
 """Kinds of a site that is the whole layer."""
 
 _INNER_SITES: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
@@ -76,6 +80,10 @@ class Host:
     inner: tuple[SiteKind, ...] = ()
     whole: SiteKind | None = None
 
+    def takes(self, operator: Operator) -> bool:
+        """Return whether the host has a kind of site that the operator takes; a built layer may still have no site."""
+        return any(kind in {*self.inner, self.whole} for kind in operator.kinds)
+
     def holds(self, operator: Operator) -> bool:
         """Return whether the row keeps the host's name and arguments: the operator stands inside it, or for all of it.
 
@@ -85,7 +93,7 @@ class Host:
         return kind in {*self.inner, STAGE, PYRAMID}
 
     def sites_for(
-        self, operator: Operator, layer: nn.Module, c_in: int, reduction: int | None = None
+        self, operator: Operator, layer: nn.Module, c_in: Channels, reduction: int | None = None
     ) -> tuple[Site, ...]:
         """Return every site for the operator in a built layer; empty if the layer has none.
 
@@ -94,19 +102,22 @@ class Host:
 
         Args:
             layer: built by Ultralytics from a row of this host.
-            c_in: input channels of the layer, which an `nn.Upsample` or `nn.Identity` does not have.
+            c_in: input channels of the layer, which an `nn.Upsample`, `nn.Identity` or `Concat` does not have; of
+                each map where it reads several.
             reduction: image pixels per pixel of the layer's input map; None if it is unknown.
         """
         kinds = [kind for kind in operator.kinds if kind in self.inner or kind is self.whole]
         return sites_in(layer, kinds, c_in, reduction)
 
 
-def sites_in(layer: nn.Module, kinds: Sequence[SiteKind], c_in: int, reduction: int | None = None) -> tuple[Site, ...]:
+def sites_in(
+    layer: nn.Module, kinds: Sequence[SiteKind], c_in: Channels, reduction: int | None = None
+) -> tuple[Site, ...]:
     """Return the sites in a built layer of the first kind that it has; empty if it has none.
 
     Args:
         kinds: in order of preference.
-        c_in: input channels of the layer.
+        c_in: input channels of the layer; of each map where it reads several.
         reduction: image pixels per pixel of the layer's input map; None if it is unknown.
     """
     for kind in kinds:
@@ -150,6 +161,7 @@ _HOSTS = (
     Host(name="SCDown", module=SCDown, inner=(POINTWISE,), whole=LAYER),
     Host(name="nn.Upsample", module=nn.Upsample, whole=UPSAMPLE),
     Host(name="nn.ConvTranspose2d", module=nn.ConvTranspose2d, whole=UPSAMPLE),
+    Host(name="Concat", module=Concat, whole=FUSION),
     Host(name="nn.Identity", module=nn.Identity, whole=INSERTED),
 )
 
@@ -171,9 +183,12 @@ def copies(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         yield f"{name}.", copy
 
 
-def _site(path: str, module: nn.Module, kind: SiteKind, c_in: int, reduction: int | None) -> Site | None:
+def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reduction: int | None) -> Site | None:
     """Describe the module at a site for an operator; None if the module has another form than the kind requires."""
-    shape = _shape(module, c_in)
+    inputs = c_in if isinstance(c_in, tuple) else (c_in,)
+    if isinstance(module, Concat) and module.d != 1:  # it joins something else than channels
+        return None
+    shape = _shape(module, sum(inputs))
     if kind is UPSAMPLE and shape.c_in != shape.c_out:  # a transposed convolution can also change the channels
         return None
     return Site(
@@ -186,6 +201,7 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: int, reduction: in
         groups=shape.groups,
         activation=_activation(module),
         reduction=reduction,
+        inputs=inputs if kind is FUSION else (),
     )
 
 
@@ -240,7 +256,7 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
         case SCDown():
             last = _shape(module.cv2, c_in)
             return _Shape(c_in=_shape(module.cv1, c_in).c_in, c_out=last.c_out, kernel=last.kernel, stride=last.stride)
-        case nn.Identity():
+        case nn.Identity() | Concat():
             return _Shape(c_in=c_in, c_out=c_in)
         case nn.Upsample():
             return _Shape(c_in=c_in, c_out=c_in, stride=int(module.scale_factor))  # type: ignore[arg-type]

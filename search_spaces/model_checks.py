@@ -63,7 +63,10 @@ def _module_mistakes(document: Mapping[str, Any]) -> list[str]:
             continue
         if lowered is not None:
             mistakes += [f"{place}: {one}" for one in model_file.channel_mistakes(*lowered.row[2:])]
-            if isinstance(row[0], list):
+            reads_several = lowered.row[2] in layers.SEVERAL_SOURCES
+            if reads_several and not isinstance(row[0], list):
+                mistakes.append(f"{place}: {row[2]} reads a list of layers, got {row[0]} ([{row[0]}])")
+            elif isinstance(row[0], list) and not reads_several:
                 mistakes.append(f"{place}: {row[2]} reads one layer, got {row[0]}: {_ONE_LAYER}")
     return mistakes
 

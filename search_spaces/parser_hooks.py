@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Conv
+from ultralytics.nn.modules import Concat, Conv
 from ultralytics.utils import LOGGER
 
 from search_spaces import foreign_files, layers, model_file, pgi, placing
@@ -27,6 +27,7 @@ from search_spaces.build import (
     require_passable,
 )
 from search_spaces.errors import LayerError, SpecError, shortened
+from search_spaces.hosts import Channels
 from search_spaces.model_checks import (
     DETECTION_HEADS,
     HEADS,
@@ -170,21 +171,21 @@ def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, 
     return stock, lowered
 
 
-def _channels_before(built: nn.Sequential, ch: int, lowered: dict[int, Lowered]) -> dict[int, int]:
+def _channels_before(built: nn.Sequential, ch: int, lowered: dict[int, Lowered]) -> dict[int, Channels]:
     """Return the input channels of each lowered layer: traced for modules that do not have them, else 0."""
-    channels = dict.fromkeys(lowered, 0)
-    without = [index for index, row in lowered.items() if row.host.module in {nn.Upsample, nn.Identity}]
+    channels: dict[int, Channels] = dict.fromkeys(lowered, 0)
+    without = [index for index, row in lowered.items() if row.host.module in {nn.Upsample, nn.Identity, Concat}]
     if without:
         probe = torch.zeros(1, ch, _PROBE_SIZE, _PROBE_SIZE)
         before = built[: max(without) + 1].eval()
         for step in trace(before, probe):
             if step.index in channels:
-                channels[step.index] = step.c_in
+                channels[step.index] = step.channels_in
         built.train()
     return channels
 
 
-def _graft_row(layer: nn.Module, row: Lowered, c_in: int, *, place: str) -> nn.Module:
+def _graft_row(layer: nn.Module, row: Lowered, c_in: Channels, *, place: str) -> nn.Module:
     try:
         return graft(layer, row.host, row.operator, row.parameters, c_in=c_in)
     except SpecError as error:

@@ -2,10 +2,10 @@
 
 An operator inside a host, or in the place of a whole block of convolutions, is a row `<Host>_<Operator>` with the
 arguments of the host and then a mapping of the operator's parameters: `[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An
-operator in the place of another layer is a row of its name with the arguments of the stock layer, `Conv` or
-`nn.Upsample`, and then the mapping: `[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`,
-`[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`. One that can only be inserted replaces nothing and has the mapping
-alone: `[-1, 1, SE, [{reduction: 16}]]`.
+operator in the place of another layer is a row of its name with the arguments of the stock layer, `Conv`,
+`nn.Upsample` or `Concat`, and then the mapping: `[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`,
+`[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`, `[[-1, 6], 1, WeightedFusion, [1, {form: sum}]]`. One that can
+only be inserted replaces nothing and has the mapping alone: `[-1, 1, SE, [{reduction: 16}]]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -149,6 +149,8 @@ def _stands_for(operator: Operator) -> str | None:
     """Return the module of the stock row of an operator that is a whole layer; None for other operators."""
     if SiteKind.UPSAMPLE in operator.kinds:
         return "nn.Upsample"
+    if SiteKind.FUSION in operator.kinds:
+        return "Concat"
     if SiteKind.INSERTED in operator.kinds:
         return "nn.Identity"
     if SiteKind.STAGE in operator.kinds:

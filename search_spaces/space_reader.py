@@ -14,7 +14,7 @@ from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.grammar import At, Entry, Insert, Macro
 from search_spaces.hosts import HOSTS
-from search_spaces.operators import OPERATORS, Operator, Value
+from search_spaces.operators import OPERATORS, Operator, SiteKind, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.slot import ScalingFactor, Slot, incompatibility
@@ -130,7 +130,7 @@ class Reader(grammar.PartReader):
             offered = self._offered(entry.choices, address)
             if self._base is None:
                 continue
-            layers = self._matching(entry.at, self._base, f"{address}.at")
+            layers = self._matching(entry.at, self._base, f"{address}.at", offered)
             groups = [tuple(layers)] if entry.tie and layers else [(layer,) for layer in layers]
             groups = [group for group in groups if self._claim(group, address)]
             rows = self._base.rows
@@ -274,8 +274,8 @@ class Reader(grammar.PartReader):
                 last = reason
         return legal, last
 
-    def _matching(self, at: At, base: Base, address: str) -> list[int]:
-        """Return the layers of an entry."""
+    def _matching(self, at: At, base: Base, address: str, offered: Iterable[str] = ()) -> list[int]:
+        """Return the layers of an entry; those that join maps where it names them, or offers an operator that does."""
         rows = base.rows
         unknown = [host for host in at.host or () if host not in HOSTS]
         self._mistakes.extend(
@@ -295,10 +295,13 @@ class Reader(grammar.PartReader):
                 self._mistakes.append(
                     f"{address}.layers[{position}]: layer {layer} is {rows[layer][2]}, which hosts no operator"
                 )
+        is_named = at.host is not None or at.layers is not None
+        joins = is_named or any(SiteKind.FUSION in OPERATORS[name].kinds for name in offered)
         layers = [
             layer
             for layer, row in enumerate(rows)
             if row[2] in HOSTS
+            and (joins or HOSTS[row[2]].whole is not SiteKind.FUSION)
             and (at.host is None or row[2] in at.host)
             and at.section in {None, base.section(layer)}
             and (at.layers is None or layer in at.layers)

@@ -34,6 +34,11 @@ class Traced:
         return first(self.received).shape[1]
 
     @property
+    def channels_in(self) -> int | tuple[int, ...]:
+        """Channels of the input tensor, or of each where the layer reads several."""
+        return self.c_in if isinstance(self.received, Tensor) else tuple(first(one).shape[1] for one in self.received)
+
+    @property
     def c_out(self) -> int:
         """Channels of the (first) output tensor."""
         return first(self.returned).shape[1]

@@ -11,10 +11,10 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from search_spaces.build import put
-from search_spaces.hosts import sites_in
+from search_spaces.hosts import Channels, sites_in
 from search_spaces.operators.record import SiteKind
 
-_WITHOUT_CHANNELS = ("nn.Upsample", "nn.Identity")
+_WITHOUT_CHANNELS = ("nn.Upsample", "nn.Identity", "Concat")
 """Modules whose rows and layers do not say how many channels they get."""
 
 
@@ -56,7 +56,7 @@ def register(rows: Mapping[str, Row]) -> None:
     tasks.parse_model = parse_model
 
 
-def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_in: int) -> nn.Module:
+def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_in: Channels) -> nn.Module:
     """Return a built layer with the operator at its sites, or the operator in its place."""
     sites = sites_in(layer, row.kinds, c_in)
     if not sites:
@@ -65,15 +65,16 @@ def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_
 
 
 @torch.no_grad()
-def _channels_before(layers: nn.Sequential, index: int, channels: int) -> int:
-    """Return the input channels of a layer that does not have them, found with a small image."""
+def _channels_before(layers: nn.Sequential, index: int, channels: int) -> Channels:
+    """Return the input channels of a layer that does not have them, of each map, found with a small image."""
     x: Any = torch.zeros(1, channels, 64, 64)
     outputs: list[Any] = []
     for layer in layers[:index].eval():
         x = layer(_input(layer, x, outputs))
         outputs.append(x)
     layers.train()
-    return int(_input(layers[index], x, outputs).shape[1])
+    read = _input(layers[index], x, outputs)
+    return tuple(int(one.shape[1]) for one in read) if isinstance(read, list) else int(read.shape[1])
 
 
 def _input(layer: Any, last: Any, outputs: list[Any]) -> Any:

@@ -29,6 +29,7 @@ from search_spaces.operators.spd_conv import SPD_CONV_RECORD
 from search_spaces.operators.sppcspc import SPPCSPC_RECORD
 from search_spaces.operators.uib import UIB_RECORD
 from search_spaces.operators.vovgscsp import VOVGSCSP_RECORD
+from search_spaces.operators.weighted_fusion import WEIGHTED_FUSION_RECORD
 
 _RECORDS = (
     UIB_RECORD,
@@ -53,10 +54,11 @@ _RECORDS = (
     REPVGG_RECORD,
     DSCONV_RECORD,
     VOVGSCSP_RECORD,
-    # Downsampling, upsampling, pyramids.
+    # Downsampling, upsampling, pyramids, fusions.
     SPD_CONV_RECORD,
     CARAFE_RECORD,
     SPPCSPC_RECORD,
+    WEIGHTED_FUSION_RECORD,
 )
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}

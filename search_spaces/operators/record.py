@@ -66,6 +66,8 @@ class SiteKind(StrEnum):
     """A whole block of convolutions, such as `C2f`, that keeps the size of its map; channels as the block's."""
     PYRAMID = "spatial pyramid"
     """A whole layer that pools at several sizes, such as `SPPF`; channels as the layer's."""
+    FUSION = "fusion"
+    """A whole layer that joins maps of one size, `Concat`: a list of them in, as many channels as they have out."""
     INSERTED = "inserted layer"
     """A new layer behind another one; the operator keeps channels and size of the map, and replaces nothing."""
 
@@ -81,6 +83,7 @@ class Site:
         groups: of the stock convolution at this site.
         activation: the activation of the host, so that `activation:` of a YAML reaches the operator.
         reduction: image pixels per pixel of the site's input map; None where the network around is unknown.
+        inputs: channels of each map that a fusion reads, whose sum is `c_in`; empty at other sites.
     """
 
     path: str
@@ -92,6 +95,7 @@ class Site:
     activation: nn.Module
     groups: int = 1
     reduction: int | None = None
+    inputs: tuple[int, ...] = ()
 
 
 @_with_old_names

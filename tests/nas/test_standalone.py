@@ -22,7 +22,7 @@ from trials.data import datasets
 CLASSES = 10
 THEIRS = {2: "DCNv4", 3: "DynamicConv", 4: "UIB", 8: "MMQA", 13: "DySample"}
 THEIRS |= {5: "GSConv", 7: "GhostModule", 9: "SPPCSPC", 10: "CARAFE", 12: "PConv", 15: "RepVGG", 16: "DSConv"}
-THEIRS |= {18: "VoVGSCSP", 19: "SPDConv"}
+THEIRS |= {11: "WeightedFusion", 18: "VoVGSCSP", 19: "SPDConv"}
 INSERTED = {
     4: "SE", 5: "ECA", 6: "CBAM", 7: "CoordAtt", 8: "SimAM", 12: "EMA", 15: "GAM", 18: "ShuffleAttention", 21: "LSKA"
 }  # fmt: skip

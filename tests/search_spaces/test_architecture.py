@@ -345,10 +345,8 @@ def test_text_that_is_no_exported_architecture_is_refused(change: Callable[[str]
     ("layer", "expected"),
     [
         (99, "layer 99: yolov9{scale}.yaml has 23 layers"),
-        (
-            11,
-            "layer 11: Concat hosts no operator",
-        ),
+        (22, "layer 22: Detect hosts no operator"),
+        (11, "layer 11: Concat has no site for UIB"),
     ],
 )
 def test_pick_at_no_slot_is_refused(layer: int, expected: str) -> None:

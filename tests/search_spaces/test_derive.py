@@ -43,7 +43,8 @@ def test_comments_of_a_derived_space_describe_the_layers() -> None:
     written = derive("yolov8s.yaml")
     assert "name: yolov8s\nbase: yolov8{scale}.yaml\nscale: s\n" in written
     assert "# C2f in the backbone: 2 (1/4, 64 channels), 4 (1/8, 128 channels)." in written
-    assert "# No slots: Concat 11, 14, 17, 20; Detect 22." in written
+    assert "# Concat in the head: 11 (1/16, 512 and 256 to 768 channels), 14" in written
+    assert "# No slots: Detect 22." in written
 
 
 def test_derived_space_offers_at_least_what_the_catalog_offers() -> None:

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from ultralytics.nn.modules import (
     C2,
     C3,
@@ -16,6 +16,7 @@ from ultralytics.nn.modules import (
     ADown,
     Bottleneck,
     C2f,
+    Concat,
     Conv,
     DWConv,
     RepConv,
@@ -110,6 +111,7 @@ STANDING: dict[SiteKind, tuple[type[nn.Module], ...]] = {
     SiteKind.UPSAMPLE: (nn.Upsample, nn.ConvTranspose2d),
     SiteKind.STAGE: (C3, C2f, RepNCSPELAN4),
     SiteKind.PYRAMID: (SPPF, SPPELAN),
+    SiteKind.FUSION: (Concat,),
     SiteKind.INSERTED: (nn.Identity,),
 }
 SCALES = {"v3": " ", "v5": "nsmlx", "v6": "nsmlx", "v8": "nsmlx", "v9": "tsmce", "v10": "nsmblx"}
@@ -139,19 +141,25 @@ def test_site_has_what_its_kind_promises(name: str) -> None:
                 assert site.kind is not SiteKind.CONV or site.kernel == 3
 
 
+def shapes_of(read: Tensor | list[Tensor]) -> list[torch.Size]:
+    return [read.shape] if isinstance(read, Tensor) else [one.shape for one in read]
+
+
 @pytest.mark.parametrize("name", SCALES)
 def test_every_site_has_the_shapes_of_its_maps(name: str) -> None:
     base = family(name)[0]
     for step in (step for step in base.traced if host_of(step.layer)):
         several = (site for operator in OPERATORS.values() for site in base.sites(step.index, operator))
         for site in {(site.path, site.kind): site for site in several}.values():  # the same for many operators
-            flow: list[tuple[torch.Size, torch.Size]] = []
+            flow: list[tuple[list[torch.Size], torch.Size]] = []
             there = step.layer.get_submodule(site.path)
-            handle = there.register_forward_hook(lambda _m, x, y, flow=flow: flow.append((x[0].shape, y.shape)))
+            handle = there.register_forward_hook(lambda _m, x, y, flow=flow: flow.append((shapes_of(x[0]), y.shape)))
             step.layer(step.received)
             handle.remove()
-            ((entered, left),) = flow
-            assert (site.c_in, site.c_out) == (entered[1], left[1])
+            ((maps, left),) = flow
+            entered, channels = maps[0], tuple(one[1] for one in maps)
+            assert (site.c_in, site.c_out) == (sum(channels), left[1])
+            assert site.inputs == (channels if site.kind is SiteKind.FUSION else ())
             if site.kind is SiteKind.UPSAMPLE:
                 assert left[2:] == (entered[2] * site.stride, entered[3] * site.stride)
             else:

@@ -18,6 +18,7 @@ from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS, WHOLE, Host, host_of
 from search_spaces.operators import Operator, Parameters, Site, SiteKind, Value
 from trials.contracts.cases import LAYERS
+from trials.contracts.joined_maps import JoinedMaps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,8 @@ class Case:
 
     @property
     def c_in(self) -> int:
-        return LAYERS[self.layer][0]
+        read = LAYERS[self.layer][0]
+        return sum(read) if isinstance(read, tuple) else read
 
     @property
     def is_inner(self) -> bool:
@@ -44,6 +46,18 @@ class Case:
 def layer_of(name: str) -> nn.Module:
     torch.manual_seed(0)
     return LAYERS[name][1]().eval()
+
+
+def joined(name: str, layer: nn.Module) -> nn.Module:
+    """Return a layer that reads one map, which has the channels of all that it reads."""
+    read = LAYERS[name][0]
+    if not isinstance(read, tuple):
+        return layer
+    return JoinedMaps(layer, [(channels, 1) for channels in read], reads_list=True).eval()
+
+
+def stock_of(name: str) -> nn.Module:
+    return joined(name, layer_of(name))
 
 
 def host(name: str) -> Host:
@@ -68,7 +82,7 @@ def is_legal(name: str, operator: Operator, parameters: Parameters) -> bool:
 
 def grafted(name: str, operator: Operator, parameters: Parameters) -> nn.Module:
     c_in = LAYERS[name][0]
-    return graft(deepcopy(layer_of(name)), host(name), operator, parameters, c_in=c_in).eval()
+    return joined(name, graft(deepcopy(layer_of(name)), host(name), operator, parameters, c_in=c_in).eval())
 
 
 def offered() -> list[Case]:
@@ -118,7 +132,7 @@ def image(case: Case, height: int = 12, width: int = 16, batch: int = 2) -> Tens
 def promised(case: Case, height: int, width: int) -> tuple[int, int]:
     """Return height and width after the layer: as before the graft; a strided whole-layer operator rounds up."""
     if case.is_inner:
-        out = layer_of(case.layer)(torch.zeros(1, case.c_in, height, width))
+        out = stock_of(case.layer)(torch.zeros(1, case.c_in, height, width))
         return out.shape[-2], out.shape[-1]
     site = sites(case.layer, case.operator)[0]
     if site.kind is SiteKind.UPSAMPLE:
@@ -140,7 +154,7 @@ def test_every_operator_has_a_site(operator: Operator) -> None:
 def test_operator_returns_the_promised_shape_and_finite_values(case: Case, size: tuple[int, int]) -> None:
     if case.layer == "Conv 6x6 s2" and size == (13, 15):
         size = (14, 22)  # an even kernel promises nothing at odd sizes
-    stock = layer_of(case.layer)(torch.zeros(1, case.c_in, 16, 16))
+    stock = stock_of(case.layer)(torch.zeros(1, case.c_in, 16, 16))
     with torch.no_grad():
         out = built(str(case))(image(case, *size))
     assert out.shape == (2, stock.shape[1], *promised(case, *size))
@@ -252,6 +266,7 @@ def test_operator_in_eval_mode_is_deterministic(case: Case) -> None:
 @each_case
 def test_parameters_of_an_operator_are_counted(case: Case) -> None:
     layer = built(str(case))
+    layer = layer.layer if isinstance(layer, JoinedMaps) else layer
     assert layer.np == sum(parameter.numel() for parameter in layer.parameters())
 
 
@@ -324,7 +339,7 @@ def test_extra_macs_of_operators_are_counted(case: Case) -> None:
 @pytest.mark.parametrize("case", marked([case for case in CASES if case.operator.init_from is not None]), ids=str)
 def test_an_initialised_operator_learns(case: Case) -> None:
     """Train for some steps: zero or equal initial values delay some gradients, but none stays zero."""
-    module, stock = deepcopy(built(str(case))).train(), layer_of(case.layer)
+    module, stock = deepcopy(built(str(case))).train(), stock_of(case.layer)
     before = dict(stock.named_modules())
     inside = {path: each for path, each in module.named_modules() if type(each) is case.operator.module}
     assert case.operator.init_from is not None

@@ -198,7 +198,7 @@ def test_all_mistakes_about_layers_are_reported_at_once() -> None:
     assert mistakes(
         """\
 - {at: {host: C2g}, choices: {UIB: {}}}
-- {at: {layers: [4, 11, 99, -1]}, choices: {DCNv4: {}}}
+- {at: {layers: [4, 22, 99, -1]}, choices: {DCNv4: {}}}
 - {at: {layers: [4], section: head}, choices: {DCNv4: {}}}
 - {at: {}, choices: {UIB: {}}}
 - {at: {host: C2f}, choices: {UIB: {}, DySample: {}, DCNv4: {}}}
@@ -210,7 +210,7 @@ def test_all_mistakes_about_layers_are_reported_at_once() -> None:
 """
     ) == [
         "slots[0].at.host: no such host, got 'C2g' (did you mean 'C2f'?)",
-        "slots[1].at.layers[1]: layer 11 is Concat, which hosts no operator",
+        "slots[1].at.layers[1]: layer 22 is Detect, which hosts no operator",
         "slots[1].at.layers[2]: no such layer, got 99 (0 to 22)",
         "slots[1].at.layers[3]: no such layer, got -1 (0 to 22)",
         "slots[2].at: matches no layer of the base model",

@@ -104,6 +104,14 @@ class TestReplacements:
         assert [layer for layer, _ in coverage.layers] == [str(layer) for layer in layers]
         assert {name.rsplit(".", 2)[-2] for name in coverage.new} == {"squeeze", "mix"}
 
+    @pytest.mark.parametrize("form", ["sum", "concat"])
+    def test_a_fusion_starts_as_the_concatenation_it_replaces(self, form: str, source: nn.Module) -> None:
+        picks = {layer: Choice.of("WeightedFusion", {"form": form}) for layer in (11, 14, 17, 20)}
+        model = build.model(Architecture.of(V8N.base, V8N.scale, picks).document(CLASSES), CLASSES)
+        coverage = transfer(model, source)
+        assert relative_difference(predicted(model), predicted(source)) <= 1e-4
+        assert coverage.layers == tuple((str(layer), 0.0) for layer in picks)
+
     @pytest.mark.parametrize(
         ("name", "operator", "branch"),
         [("v8", "UIB", nn.Identity), ("v10", "MMQA", Zero), ("v11", "MMQA", Zero)],

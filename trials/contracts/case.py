@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from search_spaces import OPERATORS, Choice
 from search_spaces.hosts import WHOLE
 from search_spaces.operators import Site, SiteKind, Value
+from trials.contracts.joined_maps import JoinedMaps
 
 SQUARE = (8, 8)
 """Height and width of the map that most promises are checked with."""
@@ -20,6 +21,7 @@ class Case:
     """Operator with its parameters at a site; equal cases build equal modules.
 
     Attributes:
+        inputs: channels of each map of a fusion, whose module reads them joined to one.
         activation: `repr` of the site's activation.
         activation_module: the site's activation; its weights may be on the meta device.
         places: layers with such a site.
@@ -36,6 +38,7 @@ class Case:
     reduction: int | None
     activation: str
     activation_module: nn.Module = field(compare=False, repr=False)
+    inputs: tuple[int, ...] = ()
     places: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
@@ -53,6 +56,7 @@ class Case:
             reduction=site.reduction,
             activation=repr(site.activation),
             activation_module=site.activation,
+            inputs=site.inputs,
             places=tuple(places),
         )
 
@@ -69,6 +73,7 @@ class Case:
             groups=self.groups,
             activation=_with_weights(self.activation_module),
             reduction=self.reduction,
+            inputs=self.inputs,
         )
 
     @property
@@ -79,7 +84,8 @@ class Case:
     @property
     def site_summary(self) -> str:
         """Site in words: `inner convolution, 32 to 32 channels, kernel 3`."""
-        parts = [f"{self.kind}, {self.c_in} to {self.c_out} channels"]
+        read = " and ".join(map(str, self.inputs)) or self.c_in
+        parts = [f"{self.kind}, {read} to {self.c_out} channels"]
         parts += [f"kernel {self.kernel}"] if self.kernel else []
         parts += [f"stride {self.stride}"] if self.stride != 1 else []
         parts += [f"{self.groups} groups"] if self.groups != 1 else []
@@ -88,7 +94,9 @@ class Case:
     def build(self, seed: int = 0) -> nn.Module:
         """Build the module, in eval mode, with weights of a seed."""
         torch.manual_seed(seed)
-        return OPERATORS[self.operator].build(self.site, **dict(self.parameters)).eval()
+        module = OPERATORS[self.operator].build(self.site, **dict(self.parameters))
+        maps = [(channels, 1) for channels in self.inputs]
+        return (JoinedMaps(module, maps, reads_list=True) if maps else module).eval()
 
     def image(self, size: tuple[int, int] = SQUARE, batch: int = 2) -> Tensor:
         """Return an input `(batch, c_in, *size)` of normal random numbers, always the same."""

@@ -22,6 +22,7 @@ from ultralytics.nn.modules import (
     C2f,
     C2fCIB,
     C3k2,
+    Concat,
     Conv,
     RepNCSPELAN4,
     SCDown,
@@ -30,7 +31,7 @@ from ultralytics.nn.modules import (
 from search_spaces import OPERATORS, Choice, SearchSpace, Space
 from search_spaces import base as bases
 from search_spaces.base import Base
-from search_spaces.hosts import WHOLE, host_of
+from search_spaces.hosts import WHOLE, Channels, host_of
 from search_spaces.operators import Operator, Site, Value
 from search_spaces.scaling import IMAGE_SIZE, Scaling
 from trials.contracts.case import Case
@@ -38,7 +39,7 @@ from trials.contracts.case import Case
 _MAX_COMBINATIONS = 4096
 """Combinations of values up to which all are generated."""
 
-LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
+LAYERS: dict[str, tuple[Channels, Callable[[], nn.Module]]] = {
     "C3": (48, lambda: C3(48, 32, n=1, shortcut=False)),  # as in a neck
     "C2f": (32, lambda: C2f(32, 32, n=1)),
     "Bottleneck": (32, lambda: Bottleneck(32, 32)),
@@ -65,6 +66,8 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "SCDown": (32, lambda: SCDown(32, 48, 3, 2)),
     "nn.Upsample": (16, lambda: nn.Upsample(None, 2, "nearest")),
     "nn.ConvTranspose2d": (16, lambda: nn.ConvTranspose2d(16, 16, 2, 2)),
+    "Concat": ((16, 32), Concat),
+    "Concat of three": ((16, 8, 16), Concat),
     "nn.Identity": (64, nn.Identity),
 }
 """Small layers of all hosts, in variants with different sites, by name: input channels and the layer."""

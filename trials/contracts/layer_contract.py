@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from search_spaces.base import Base
 from search_spaces.operators import SiteKind
@@ -14,6 +12,7 @@ from search_spaces.placed import PLACED, Placed
 from search_spaces.trace import Traced
 from trials.contracts import export_contract, operator_contract
 from trials.contracts.case import Case, Failure
+from trials.contracts.joined_maps import JoinedMaps
 
 _EVEN = 2
 """Kernel of a case that takes no odd maps, as a layer that changes the size never gets."""
@@ -48,32 +47,6 @@ class LayerCase(Case):
         layer = self.placed.build().eval()
         several = isinstance(self.placed.channels, tuple)
         return JoinedMaps(layer, self.maps, reads_list=self.reads_list).eval() if self.reads_list or several else layer
-
-
-class JoinedMaps(nn.Module):
-    """Layer that reads or returns several maps, as one that reads and returns one."""
-
-    def __init__(self, layer: nn.Module, maps: Sequence[tuple[int, int]], *, reads_list: bool) -> None:
-        super().__init__()
-        self.layer, self.maps, self.reads_list = layer, tuple(maps), reads_list
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Split the input into the maps that the layer reads; return the first of what it returns, with a share of all.
-
-        The others are added to it by their means, so that a gradient reaches all that the layer computes.
-        """
-        parts = x.split([channels for channels, _ in self.maps], dim=1)
-        read = [
-            functional.avg_pool2d(part, smaller) if smaller > 1 else part
-            for part, (_, smaller) in zip(parts, self.maps, strict=True)
-        ]
-        returned: Any = self.layer(read if self.reads_list else read[0])
-        if isinstance(returned, Tensor):
-            return returned
-        first, *others = returned
-        for other in others:
-            first = first + other.mean(dim=(1, 2, 3), keepdim=True)
-        return first
 
 
 def cases(base: Base) -> tuple[LayerCase, ...]:

@@ -32,6 +32,9 @@ from trials.costing import dispatch
 from trials.costing.layers import LayerTable, StockLayer, traced
 from trials.costing.structural_key import shapes, structural_key
 
+Maps = Feature | Sequence[Feature]
+"""What a module reads: a map, or several."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
@@ -129,7 +132,7 @@ class CostTable(LayerTable[LayerCost]):
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:
         super().__init__(space, classes, image_size)
         self._counts: dict[Hashable, LayerCost] = {}
-        self._inputs: dict[nn.Module, dict[str, Tensor]] = {}
+        self._inputs: dict[nn.Module, dict[str, Maps]] = {}
         self.at_scaling(space.stock.macro)
 
     def of_member(self, architecture: Architecture) -> "CostTable":  # noqa: ARG002 - those of a joined space look at it
@@ -163,7 +166,7 @@ class CostTable(LayerTable[LayerCost]):
         params, macs = stock.params, stock.macs
         for site in layer.sites(operator):
             replaced, x = step.layer.get_submodule(site.path), self._input_of(step, site.path)
-            before = self._counted((structural_key(replaced), x.shape), x, partial(_identity, replaced))
+            before = self._counted((structural_key(replaced), shapes(x)), x, partial(_identity, replaced))
             after = self._operator(operator, site, choice, x)
             params += after.params - before.params
             macs += after.macs - before.macs
@@ -177,8 +180,8 @@ class CostTable(LayerTable[LayerCost]):
         (site,) = layer.sites(operator, inserted=True)
         return replace(self._operator(operator, site, choice, first(layer.step.returned)), module=operator.name)
 
-    def _operator(self, operator: Operator, site: Site, choice: Choice, x: Tensor) -> LayerCost:
-        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), x.shape)
+    def _operator(self, operator: Operator, site: Site, choice: Choice, x: Maps) -> LayerCost:
+        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), shapes(x))
         return self._counted(key, x, partial(_built, operator, site, choice))
 
     def _counted(
@@ -189,7 +192,7 @@ class CostTable(LayerTable[LayerCost]):
             self._counts[key] = _count(module(), received, deployed=True)
         return self._counts[key]
 
-    def _input_of(self, step: Traced, path: str) -> Tensor:
+    def _input_of(self, step: Traced, path: str) -> Maps:
         """Return the input of a module inside a layer; one forward pass of the layer records it for all of them."""
         if step.layer not in self._inputs:
             inputs = self._inputs[step.layer] = {}
@@ -210,7 +213,7 @@ def table(space: SearchSpace, classes: int, image_size: int) -> CostTable:
     return CostTable(space, classes, image_size)
 
 
-def _record_input(inputs: dict[str, Tensor], name: str, _module: nn.Module, x: tuple[Tensor, ...]) -> None:
+def _record_input(inputs: dict[str, Maps], name: str, _module: nn.Module, x: tuple[Maps, ...]) -> None:
     inputs[name] = x[0]
 
 

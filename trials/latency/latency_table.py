@@ -294,7 +294,7 @@ def _workload(
 
 def _grafted(layer: StockLayer, module: nn.Module, choice: Choice) -> nn.Module:
     operator, parameters = OPERATORS[choice.operator], dict(choice.parameters)
-    return build.graft(deepcopy(module), layer.host, operator, parameters, c_in=layer.step.c_in)
+    return build.graft(deepcopy(module), layer.host, operator, parameters, c_in=layer.step.channels_in)
 
 
 def _inserted(layer: StockLayer, choice: Choice) -> nn.Module:
