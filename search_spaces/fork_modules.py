@@ -69,6 +69,8 @@ _HOSTS = "BottleneckCSP|RepNCSPELAN4|C3k2|C2fCIB|C2f|C2PSA|A2C2f|C3k|C3|C2|C1|SP
 _CARRYING = re.compile(rf"(?P<host>{_HOSTS})_?(?P<inside>[A-Z]\w*)|(?P<inner>\w+?)_(?P<around>{_HOSTS})")
 _DETECTING = re.compile(r"\w*(Detect|Segment|Pose|OBB|DyHead)\w*")
 
+_NAMED_OTHERWISE = {"bifpnconcat": "WeightedFusion", "concatbifpn": "WeightedFusion"}
+"""Our operators by bare names in forks that are not theirs; a digit behind is the number of maps."""
 _SUFFIX = re.compile(r"(attention|attn|layer|block|module)$")
 _SHORTEST = 2
 
@@ -99,5 +101,7 @@ def description(name: str) -> str:
 def same(name: str, ours: Sequence[str]) -> str | None:
     """Return our operator that a fork's name means, such as `SE` for `SELayer`; None if there is none."""
     stem = _SUFFIX.sub("", _bare(name))
+    if (otherwise := _NAMED_OTHERWISE.get(_bare(name).rstrip("234"))) in ours:
+        return otherwise
     named = {_bare(name)} | ({stem} if len(stem) >= _SHORTEST else set())
     return next((one for one in ours if _bare(one) in named or _SUFFIX.sub("", _bare(one)) in named), None)

@@ -5,7 +5,7 @@ import pytest
 from search_spaces import fork_modules, layers
 from search_spaces.errors import SpecError
 
-OURS = ["UIB", "MMQA", "DCNv4", "DynamicConv", "DySample", "SE", "CoordAtt"]
+OURS = ["UIB", "MMQA", "DCNv4", "DynamicConv", "DySample", "SE", "CoordAtt", "WeightedFusion"]
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,15 @@ def test_kind_of_a_module_is_found_by_its_name(name: str, expected: str) -> None
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("SELayer", "SE"), ("CoordAttention", None), ("Coord_Att", "CoordAtt"), ("DynamicLayer", None), ("PConv", None)],
+    [
+        ("SELayer", "SE"),
+        ("CoordAttention", None),
+        ("Coord_Att", "CoordAtt"),
+        ("DynamicLayer", None),
+        ("PConv", None),
+        ("BiFPN_Concat3", "WeightedFusion"),
+        ("BiFPN_Add2", None),
+    ],
 )
 def test_our_operator_is_named_only_where_it_is_meant(name: str, expected: str | None) -> None:
     assert fork_modules.same(name, OURS) == expected

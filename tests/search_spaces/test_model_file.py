@@ -85,7 +85,10 @@ ROW_MISTAKES = [
     ([-1, 1, "torchvision.ops.nms", []], "unknown module 'torchvision.ops.nms' (no layer of that library)"),
     (
         [[-1, 0], 1, "BiFPN_Concat2", [1]],
-        f"unknown module 'BiFPN_Concat2' (a fusion of several maps of the file's own fork: {layers.BRING})",
+        (
+            "unknown module 'BiFPN_Concat2' (a fusion of several maps of the file's own fork: this package's is "
+            f"WeightedFusion; {layers.BRING})"
+        ),
     ),
     ([-1, 1, "SKAttention", []], f"unknown module 'SKAttention' (an attention of the file's own fork: {layers.BRING})"),
     ([-1, 1, "torch_safe_load", ["a b"]], "torch_safe_load is no layer, so a row cannot name it"),
