@@ -152,11 +152,11 @@ def _lines(rows: list[Worth], seeds: int, unfinished: int, latencies: Sequence[L
     measured = {one.fingerprint: one for one in latencies}
     is_timed = any(row.one.fingerprint in measured for row in rows)
     alone = sum(row.compared.low > 0 or row.compared.high < 0 for row in rows)
-    left = f"; {unfinished} more have not been trained with all seeds" if unfinished else ""
+    left = f"; not trained with all seeds yet: {unfinished}" if unfinished else ""
     yield f"**{stock.data}, `{stock.space}` at scale {stock.scale}**: {stock.budget}, {seeds} seeds{left}."
     yield (
-        f"The stock model has {2 * stock.macs / 1e9:.2f} GFLOPs and {stock.params / 1e6:.3f} M parameters. Of the "
-        f"{len(rows)} intervals {alone} do not hold 0; chance alone would make about {0.05 * len(rows):.0f} of them."
+        f"The stock model has {2 * stock.macs / 1e9:.2f} GFLOPs and {stock.params / 1e6:.3f} M parameters. {alone} of "
+        f"{len(rows)} intervals do not hold 0, where chance alone would make {0.05 * len(rows):.1f}."
     )
     yield ""
     columns = (*_COLUMNS, *(("latency",) if is_timed else ()))

@@ -112,7 +112,7 @@ def test_table_says_what_is_told_apart_and_what_is_not(
     assert (dynamic[1], dynamic[3]) == ("`DynamicConv`", "not told apart from stock")
     assert (uib[1], uib[3]) == ("`UIB`", "better")
     assert uib[4].startswith("-")
-    assert "1 more have not been trained with all seeds" in modules_table.text(results(tmp_path), [])
+    assert "; not trained with all seeds yet: 1." in modules_table.text(results(tmp_path), [])
 
 
 @pytest.mark.usefixtures("trainings")
