@@ -1,6 +1,7 @@
 """One check of `benchmarks/gpu.py`: its rows, where it runs, and its process."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -10,9 +11,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 
 from benchmarks.noise_data import make_data
+from nas.locks import Lock
 from trials.data import digit_scenes
 from trials.devices import CPU
 
@@ -55,33 +58,45 @@ class Place:
     """Device that is checked, and a folder for the files of all checks.
 
     Attributes:
-        device: `cpu`, on which all is small; or the number of a GPU.
+        device: `cpu`, or the number of a GPU.
+        is_small: whether sizes are those of a test of the script itself.
+        end: when the check is ended, by `time.monotonic`.
     """
 
     device: str
     folder: Path
+    is_small: bool = False
+    end: float = math.inf
 
     @property
-    def is_small(self) -> bool:
-        """Whether sizes are those of a test of the script itself."""
-        return self.device == CPU
+    def is_on_gpu(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device != CPU
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the check is ended."""
+        return self.end - time.monotonic()
 
     def data(self, images: int = 192) -> Path:
-        """Return a data.yaml: digit scenes on a GPU, a few images of noise on a CPU."""
+        """Return a data.yaml: digit scenes, or in the small form a few images of noise."""
         if not self.is_small:
             return digit_scenes.draw(self.folder / "scenes", train=images, val=96)
         folder = self.folder / "noise"
-        if not (folder / "data.yaml").is_file():
-            make_data(folder, images=16)
+        with Lock(self.folder / "noise.lock").held():
+            if not (folder / "data.yaml").is_file():
+                make_data(folder, images=16)
         return folder / "data.yaml"
 
     def make(self, name: str) -> Path:
-        """Make an empty folder for one use; return it."""
-        number = 0
-        while (folder := self.folder / f"{name}-{number}").exists():
-            number += 1
-        folder.mkdir(parents=True)
-        return folder
+        """Make an empty folder for one use, also by several processes at once; return it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for number in count():
+            folder = self.folder / f"{name}-{number}"
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
+        raise AssertionError("there are numbers without end")
 
 
 Check = Callable[[Place], Iterator[Row]]
@@ -99,8 +114,9 @@ def run(name: str, check: Check, place: Place, seconds: float, show: Callable[[R
     rows.unlink(missing_ok=True)
     # A process that is forked after CUDA has started cannot use it; one that is spawned imports PyTorch anew.
     context = multiprocessing.get_context("fork" if place.is_small else "spawn")
-    process = context.Process(target=_work, args=(name, check, place, rows))  # type: ignore[attr-defined]  # both have it
     began, read = time.monotonic(), 0
+    place = replace(place, end=began + seconds)
+    process = context.Process(target=_work, args=(name, check, place, rows))  # type: ignore[attr-defined]  # both have it
     process.start()
     while process.is_alive() and time.monotonic() - began < seconds:
         process.join(_POLL_SECONDS)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from ultralytics.cfg import get_cfg
 
 from benchmarks.gpu_check import Place, Row
 from benchmarks.gpu_operators import median_seconds
+from nas.locks import Lock
+from nas.workflows.presets import MOST_VALIDATION_IMAGES
 from search_spaces import Architecture, build, load
-from trials import Budget, Costs, Ending, Outcome, evaluate, weights
+from trials import Budget, Costs, Ending, Outcome, evaluate, machine, weights
 from trials.costing import cost
 from trials.data import datasets
 from trials.devices import CPU
 from trials.file_names import WEIGHTS
-from trials.recipes import DIGITS_SCRATCH, NOISE_SCRATCH
-from trials.torch_devices import computes_bf16, torch_device
+from trials.recipes import DIGITS_INHERITED, DIGITS_SCRATCH, NOISE_SCRATCH
+from trials.torch_devices import computes_bf16, fastest_precision, torch_device
 
 FASTEST = ("plots=False", "save=False", "val=False", "cache=ram", "deterministic=False")
 """Ultralytics' flags that skip what a score does not need."""
@@ -32,6 +34,10 @@ _SAME_STEP = 1e-3
 """Relative difference of a loss in float32 on the same batch, with sums in another order."""
 _EPOCH = 0.05
 """The same of an epoch's mean loss, whose steps amplify rounding, and whose augmentation draws other numbers."""
+_LEARNED = 0.1
+"""mAP50-95 from which on scores are worth comparing: two models that have learned nothing have 0 both."""
+_MAP = 4 * NOISE_SCRATCH
+"""Difference of mAP50-95: four standard deviations of repeats."""
 
 
 def stock(place: Place) -> Architecture:
@@ -40,10 +46,27 @@ def stock(place: Place) -> Architecture:
 
 
 def budget(place: Place, data: Path, *, epochs: int = 2, size: int = 128, batch: int = 16, **more: Any) -> Budget:
-    """Return a budget on the device; of small images, and of two epochs at most, on a CPU."""
+    """Return a budget on the device; in the small form of small images, and of two epochs at most."""
     size, batch, epochs = (64, 8, min(epochs, 2)) if place.is_small else (size, batch, epochs)
-    sizes = {"image_size": size, "deploy_size": size, "batch": batch}
-    return Budget(data=data, epochs=epochs, recipe=DIGITS_SCRATCH, **{**sizes, "device": place.device, **more})
+    sizes = {"epochs": epochs, "image_size": size, "deploy_size": size, "batch": batch}
+    return Budget(**{"data": data, "recipe": DIGITS_SCRATCH, "device": place.device, **sizes, **more})
+
+
+def learned(place: Place) -> Path:
+    """Return the weights of a stock model that has learned the data; trained once for all checks."""
+    folder = place.folder / "stock"
+    with Lock(place.folder / "stock.lock").held():
+        if not (folder / WEIGHTS).is_file():
+            # Deterministic, since any other training takes the setting of cuBLAS back before it is read (`repeatable`).
+            plan = budget(place, place.data(), batch=8, deterministic=True)
+            trained(place, plan.model_copy(update={"epochs": 10 if place.is_small else 6}), folder)
+    return folder / WEIGHTS
+
+
+def further(place: Place, **more: Any) -> Budget:
+    """Return the budget of a trial that starts from the weights of `learned`."""
+    settings = {"epochs": 5, "batch": 8, "recipe": DIGITS_INHERITED, "weights": learned(place)}
+    return budget(place, place.data(), **{**settings, **more})
 
 
 def trained(place: Place, budget: Budget, folder: Path | None = None) -> Outcome:
@@ -73,16 +96,25 @@ def _loss(outcome: Outcome, epoch: int = 0) -> float:
 
 def score(place: Place) -> Iterator[Row]:
     """Compare the same step, then the same trial, on the device and on the CPU."""
-    data = place.data()
-    here, there = (_one_loss(place, data, device) for device in (CPU, place.device))
+    here, there = (_one_loss(place, place.data(), device) for device in (CPU, place.device))
     yield Row.within("loss of one step, same batch, fp32", abs(there - here) / here, _SAME_STEP, note="relative")
-    on_cpu = trained(place, budget(place, data, device=CPU))
-    for precision in ("fp32", "bf16") if computes_bf16(place.device) else ("fp32",):
-        on_device = trained(place, budget(place, data, precision=precision))
+    on_cpu = trained(place, further(place, device=CPU))
+    yield _has_learned("on the CPU", on_cpu)
+    bf16 = ("bf16",) if computes_bf16(place.device) else ()
+    for precision in ("fp32", *bf16, *(("fp16",) if place.is_on_gpu else ())):
+        on_device = trained(place, further(place, precision=precision))
         differs = abs(_loss(on_device) - _loss(on_cpu)) / _loss(on_cpu)
         yield Row.within(f"loss of the first epoch, {precision}", differs, _EPOCH, note="relative to the CPU")
-        differs = abs(_map(on_device) - _map(on_cpu))
-        yield Row.within(f"mAP50-95 after 2 epochs, {precision}", differs, 4 * NOISE_SCRATCH, note="4 sd of repeats")
+        yield _has_learned(precision, on_device)
+        yield Row.within(f"mAP50-95 beside the CPU's, {precision}", abs(_map(on_device) - _map(on_cpu)), _MAP)
+    if not place.is_on_gpu:
+        yield Row(what="training in fp16: not on a CPU")
+
+
+def _has_learned(what: str, outcome: Outcome) -> Row:
+    """Return the row of a score that could not be compared if it were near 0."""
+    value = _map(outcome)
+    return Row(what=f"mAP50-95, {what}", value=value, good=value >= _LEARNED, note=f"at least {_LEARNED}")
 
 
 def _one_loss(place: Place, data: Path, device: str) -> float:
@@ -112,23 +144,31 @@ def _model_and_batch(
 
 
 def twice(place: Place) -> Iterator[Row]:
-    """Train the same twice; print how far scores and weights lie apart."""
-    data = place.data()
-    first, second = (_weights_and_map(place, budget(place, data)) for _ in range(2))
-    distance = _distance(first[0], second[0])
-    yield Row(what="same trial twice: weights", value=distance, note="norm of the difference, relative")
-    yield Row.within("same trial twice: mAP50-95", abs(first[1] - second[1]), 4 * NOISE_SCRATCH)
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    plan = budget(place, data, deterministic=True)
-    first, second = (_weights_and_map(place, plan) for _ in range(2))
-    yield Row.within("the same with --deterministic: weights", _distance(first[0], second[0]), 0.0)
+    """Train the same twice, as a search does; print how far scores and weights lie apart."""
+    plan = further(place, precision=fastest_precision(place.device))
+    (first, outcome), (second, other) = (_weights_and_outcome(place, plan) for _ in range(2))
+    yield Row(what="weights", value=_distance(first, second), note="norm of the difference, relative")
+    yield _has_learned(plan.precision, outcome)
+    yield Row.within("mAP50-95", abs(_map(outcome) - _map(other)), _MAP)
 
 
-def _weights_and_map(place: Place, budget: Budget) -> tuple[torch.Tensor, float]:
+def repeatable(place: Place) -> Iterator[Row]:
+    """Train the same twice with `--deterministic`, and once without."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # as for a worker: read when CUDA starts, so before all else
+    plan = further(place, precision=fastest_precision(place.device), deterministic=True)
+    (first, outcome), (second, _) = (_weights_and_outcome(place, plan) for _ in range(2))
+    yield Row.within("weights of two trials", _distance(first, second), 0.0)
+    yield _has_learned("deterministic", outcome)
+    usual = trained(place, plan.model_copy(update={"deterministic": False}))
+    slower = outcome.epochs[-1].seconds / usual.epochs[-1].seconds
+    yield Row(what="its last epoch, of one without", value=slower, note="others ran beside it")
+
+
+def _weights_and_outcome(place: Place, budget: Budget) -> tuple[torch.Tensor, Outcome]:
     folder = place.make("trial")
     outcome = trained(place, budget, folder)
     state = weights.read(folder / WEIGHTS).state_dict()
-    return torch.cat([value.double().flatten() for value in state.values() if value.is_floating_point()]), _map(outcome)
+    return torch.cat([value.double().flatten() for value in state.values() if value.is_floating_point()]), outcome
 
 
 def _distance(first: torch.Tensor, second: torch.Tensor) -> float:
@@ -146,6 +186,10 @@ def images(place: Place) -> Iterator[Row]:
     outcome = trained(place, budget(place, data, epochs=3, size=size, batch=batch, precision=precision))
     rate = number / min(epoch.seconds for epoch in outcome.epochs[:-1])  # the last one is validated
     yield Row(what=f"a trial's epoch, {precision}", value=rate, unit="images/s", note=f"{rate / bare_rate:.0%} of bare")
+    validated = len(list((data.parent / "images" / "val").iterdir()))
+    seconds = max(0.0, outcome.epochs[-1].seconds - min(epoch.seconds for epoch in outcome.epochs[:-1]))
+    note = f"{MOST_VALIDATION_IMAGES} images, the most of a preset, by computation"
+    yield Row(what="a validation", value=seconds / validated * MOST_VALIDATION_IMAGES, unit="s", note=note)
 
 
 def _bare_step_seconds(place: Place, classes: int, device: torch.device, size: int, batch: int) -> float:
@@ -166,44 +210,55 @@ def _bare_step_seconds(place: Place, classes: int, device: torch.device, size: i
 
 def beside(place: Place) -> Iterator[Row]:
     """Train on one card with several processes at once; print all their images a second."""
-    number = 16 if place.is_small else 512
-    data = place.data(number)
-    plan = budget(place, data, epochs=2 if place.is_small else 4, size=320)
+    number, rounds = (16, (1, 2)) if place.is_small else (512, (1, 2, 4, 8))
+    precision = fastest_precision(place.device)
+    plan = budget(place, place.data(number), epochs=2 if place.is_small else 4, size=320, precision=precision)
     alone = math.nan
-    for workers in (1, 2) if place.is_small else (1, 2, 4, 8):
-        seconds, gigabytes = _train_beside(place, plan, workers)
-        rate = sum(number / each for each in seconds)
+    for workers, found in _train_beside(place, plan, rounds):
+        rate = sum(number / seconds for seconds, _ in found)
         alone = rate if workers == 1 else alone
-        note = f"{rate / alone:.2f} times one; {gigabytes:.1f} GiB of the card"
+        note = f"{rate / alone:.2f} times one; {sum(taken for _, taken in found):.1f} GiB of the card"
         yield Row(what=f"{workers} trials side by side", value=rate, unit="images/s", note=note)
 
 
-def _train_beside(place: Place, plan: Budget, workers: int) -> tuple[list[float], float]:
-    """Return the seconds of an epoch in each process, and the memory that all take on the card, in GiB."""
-    context: Any = multiprocessing.get_context("fork" if place.is_small else "spawn")
-    ready, results = context.Barrier(workers), context.SimpleQueue()
-    processes = [context.Process(target=_train_one, args=(place, plan, ready, results)) for _ in range(workers)]
+def _train_beside(place: Place, plan: Budget, rounds: Sequence[int]) -> Iterator[tuple[int, list[tuple[float, float]]]]:
+    """Train in some processes at once, then in more; they stay, since each needs seconds to start.
+
+    Yields:
+        The number of processes; for each the seconds of an epoch, and the GiB that it has taken of the card.
+    """
+    context: Any = multiprocessing.get_context("spawn" if place.is_on_gpu else "fork")
+    barriers, results = {number: context.Barrier(number) for number in rounds}, context.SimpleQueue()
+    arguments = place, plan, barriers, results
+    processes = [context.Process(target=_train_one, args=(*arguments, index)) for index in range(max(rounds))]
     for process in processes:
         process.start()
-    found: list[tuple[float, float]] = []
-    while len(found) < workers:
-        if not results.empty():
-            found.append(results.get())
-        elif any(process.exitcode for process in processes):
-            raise RuntimeError(f"one of {workers} trials side by side failed")
-        time.sleep(0.05)
+    for number in rounds:
+        found: list[tuple[float, float]] = []
+        while len(found) < number:
+            if not results.empty():
+                found.append(results.get())
+            elif any(process.exitcode for process in processes):
+                raise RuntimeError(f"one of {number} trials side by side failed")
+            time.sleep(0.01)
+        yield number, found
     for process in processes:
         process.join()
-    return [seconds for seconds, _ in found], sum(taken for _, taken in found)
 
 
-def _train_one(place: Place, plan: Budget, ready: Barrier, results: Any) -> None:
+def _train_one(place: Place, plan: Budget, barriers: Mapping[int, Barrier], results: Any, index: int) -> None:
+    """Train in each round that has so many processes, with a share of the cores, as workers of a search."""
     datasets.load(plan.data)
-    ready.wait(60)
-    outcome = trained(place, plan)
-    taken = 0.0 if place.is_small else torch.cuda.max_memory_reserved(int(place.device)) / 2**30
-    middle = outcome.epochs[1:-1] or outcome.epochs[:1]  # the first one warms up, the last one is validated
-    results.put((min(epoch.seconds for epoch in middle), taken))
+    for number, barrier in barriers.items():
+        if index >= number:
+            continue
+        if place.is_on_gpu:
+            torch.set_num_threads(max(1, machine.cores() // number))
+        barrier.wait(120)
+        outcome = trained(place, plan)
+        taken = torch.cuda.max_memory_reserved(int(place.device)) / 2**30 if place.is_on_gpu else 0.0
+        middle = outcome.epochs[1:-1] or outcome.epochs[:1]  # the first one warms up, the last one is validated
+        results.put((min(epoch.seconds for epoch in middle), taken))
 
 
 def yolo(place: Place) -> Iterator[Row]:

@@ -335,7 +335,9 @@ def main() -> None:
         return
     except GpuError as error:
         print_problem(unwrapped(error))
-        sys.exit(LOST if error.is_lost else CORRUPTED)
+        # At once: PyTorch's destructors raise where the context is corrupted, which would abort this process (SIGABRT)
+        # and print more behind that line, or they wait for a lost card.
+        os._exit(LOST if error.is_lost else CORRUPTED)
     except (NasError, OSError) as error:
         problem = environment_problem(error) if isinstance(error, OSError) else error
         if problem is None:
