@@ -34,7 +34,7 @@ from benchmarks import documented, documented_files
 
 ROOT = documented.ROOT
 UNTIL_INTERRUPTED = 15
-LIMIT_SECONDS = 900
+LIMIT_SECONDS = 3600
 CACHE = ".cache"
 """Cache folder, inside the folder: nothing that was trained or recorded before is used."""
 
@@ -45,6 +45,8 @@ SHORTENED = {
     "nas resume": "--trials 3",
     "--longer": "--rounds 1",
     "--epochs 60": "--seeds 2 --top 1 --epochs 2",
+    "export v9t-digits --best map --formats onnx,openvino --precision": "--formats onnx --calibration-images 8",
+    "confirm v9t-digits --formats": "--seeds 2 --top 1 --epochs 1 --calibration-images 8",
     "nas confirm": "--seeds 2 --top 1",
     "nas ablate": "--seeds 2 --epochs 1",
     "nas yolo train": "epochs=1 imgsz=64",
@@ -77,6 +79,7 @@ NOT_RUN = {
     "nas resume fruit": "its trials are in a database that machines share",
     "benchmarks/recipe.py train": "hours of training",
     "benchmarks/width.py train": "hours of training",
+    "--trial 4 --resume": "needs a full training that was interrupted",
     "--install-completion": "it changes the user's shell",
     " ...": "an ellipsis stands for options",
 }
