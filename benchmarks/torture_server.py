@@ -1,6 +1,5 @@
 """Checks of a PostgreSQL database after any number of kills: whole studies, their files, and no session left."""
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,10 +8,10 @@ from typing import Any
 
 import psycopg
 
-from nas.records.trial_attributes import ENDING
-from nas.study.shared_files import SharedFile
-from nas.study.storage import study_id
+from nas.study import stored_files
+from nas.study.shared_consistency import compare_database
 from nas.study.stored_study import StoredStudy
+from nas.study.stored_trials import stored_trials
 
 _SESSIONS = """\
 SELECT pid, state, query FROM pg_stat_activity
@@ -24,7 +23,6 @@ _MACHINES = """\
 SELECT study_name, count(*), count(ended) FROM nas_machines JOIN studies USING (study_id) GROUP BY study_name"""
 _SECONDS = 10.0
 """The server notices within seconds that a client is dead."""
-_OF_A_TRAINING = ("model.yaml", "progress.jsonl", "judged.npz", "error.txt", "outcome.json")
 
 
 def problems_on_server(address: str, runs: Path) -> Iterator[str]:
@@ -64,27 +62,7 @@ def _problems_of_files(study: StoredStudy) -> Iterator[str]:
     """Compare the files of ended trainings in the storage with those of the only machine."""
     if study.shared is None:
         yield "is not shared"
-        return
-    stored = {file.path: file for file in study.shared.files.listing()}
-    trials = study.storage.get_all_trials(study_id(study.storage, study.file.name), deepcopy=False)
-    front = {record.trial for record in study.front()}
-    for trial in trials:
-        files = study.files(trial.number)
-        if ENDING not in trial.user_attrs or files.read_outcome() is None:
-            continue
-        names = [*_OF_A_TRAINING, *(["weights.pt"] if trial.number in front else [])]
-        for file in (files.folder / name for name in names):
-            yield from _difference(file, stored.get(file.relative_to(study.folder).as_posix()))
-        if (path := files.checkpoint.relative_to(study.folder).as_posix()) in stored:
-            yield f"{path} is stored, and its training has ended"
-
-
-def _difference(here: Path, there: SharedFile | None) -> Iterator[str]:
-    """Yield how a file differs from its copy in the storage."""
-    if not here.is_file():
-        if there is not None:
-            yield f"{there.path} is stored, and not on the machine that wrote it"
-    elif there is None:
-        yield f"{here} is not stored"
-    elif hashlib.sha256(here.read_bytes()).hexdigest() != there.sha256:
-        yield f"{there.path} is stored with another content"
+    found = stored_files.read_all(study.folder)
+    front = frozenset(record.trial for record in study.front())
+    for finding in compare_database(study, stored_trials(study), found, with_weights=front):
+        yield f"{finding.address}: {finding.problem}"

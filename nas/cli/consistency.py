@@ -35,7 +35,8 @@ def fsck(
     """Check that Optuna's trials, the files and MLflow's runs of a study agree; with --repair, make them agree.
 
     Studies beside it that train its models again (nas confirm, nas ablate,
-    nas trust --measure) are checked, too. Each line says where something is
+    nas trust --measure) are checked, too; of a study on several machines, also
+    the files in their database. Each line says where something is
     wrong, what it is, and what --repair does about it. --repair deletes no
     result: it ends trials and runs on which no process works, takes over
     outcomes that the storage lacks, writes files anew from the storage, sends

@@ -7,7 +7,7 @@ is given away once, and of two trainings of it the first that finishes is stored
 import logging
 import shutil
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -23,10 +23,13 @@ from trials import Ending
 _log = logging.getLogger(__name__)
 
 
-def recover_lost(study: Study) -> bool:
+def recover_lost(study: Study, lost: Collection[str] | None = None) -> bool:
     """Retry the running trials of machines that count as dead, and end those that no machine works on.
 
     A trial whose outcome its machine has stored in time is ended with it.
+
+    Args:
+        lost: ids of these machines; None for those that count as dead now.
 
     Returns:
         Whether a trial was ended.
@@ -34,7 +37,7 @@ def recover_lost(study: Study) -> bool:
     shared = study.shared
     if shared is None:
         return False
-    lost, ended = shared.machines.lost(), False
+    lost, ended = shared.machines.lost() if lost is None else lost, False
     if not any(_is_abandoned(trial, lost) for trial in study.optuna_trials()):
         return False
     with study.proposal_lock.held():  # else a worker may be between Optuna's new trial and its machine's attribute
@@ -50,7 +53,7 @@ def runs_on_some_machine(study: Study) -> bool:
     return any(trial.state == TrialState.RUNNING and MACHINE in trial.user_attrs for trial in study.optuna_trials())
 
 
-def _is_abandoned(trial: FrozenTrial, lost: set[str]) -> bool:
+def _is_abandoned(trial: FrozenTrial, lost: Collection[str]) -> bool:
     """Return whether a running trial is of a lost machine, or of none."""
     attributes = trial.user_attrs
     belongs = MACHINE in attributes or HOST in attributes

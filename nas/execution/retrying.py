@@ -1,5 +1,8 @@
 """Enqueue the architecture of an unfinished trial once more."""
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from nas.records.trial_attributes import ARCHITECTURE, CRASH_CAUSE, DETAIL, FINGERPRINT, REPEAT, RETRY_OF, ROLE, RUNG
 from nas.study.study import Study
 
@@ -26,3 +29,15 @@ def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> N
     attributes = {**attributes, RETRY_OF: number} | ({CRASH_CAUSE: reason} if crashed else {})
     parameters = trial.system_attrs.get("fixed_params") or trial.params
     study.optuna.enqueue_trial(parameters, user_attrs=attributes)
+
+
+def retried(study: Study, attributes: Mapping[str, Any]) -> Iterator[int]:
+    """Yield the trials that a trial retries, the last one first.
+
+    Args:
+        attributes: of the trial.
+    """
+    before = attributes.get(RETRY_OF)
+    while before is not None:
+        yield before
+        before = study.optuna_trials()[before].user_attrs.get(RETRY_OF)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.execution.lost_machines import store, take_back
-from nas.execution.retrying import retry
+from nas.execution.retrying import retried, retry
 from nas.locks import ExclusiveLock
 from nas.records.stored_outcome import outcome_fields
 from nas.records.trial_attributes import DETAIL, ENDING, FINGERPRINT, MACHINE, RETRY_OF
@@ -178,6 +178,7 @@ def end(study: Study, trial: Trial, outcome: Outcome) -> None:
             study.shared.delete_large([number])
             what = "stored in the trial that retries it" if was_stored else "another machine has finished it before"
             raise TrialEnded(f"trial {number}: it was given away; {what}") from None
+    study.shared.delete_large(retried(study, stored.user_attrs))
     raise TrialEnded(f"trial {number}: stored")
 
 

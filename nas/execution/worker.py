@@ -26,7 +26,7 @@ from nas.execution import shared_trials
 from nas.execution.enqueue import enqueue_repeat
 from nas.execution.problem_line import print_problem
 from nas.execution.pruning import limits_of, promote, store_outcome
-from nas.execution.retrying import retry
+from nas.execution.retrying import retried, retry
 from nas.execution.shared_trials import EpochPublisher, StockSharing, StockTrainingTaken, TrialEnded
 from nas.locks import Lock
 from nas.records.stored_outcome import outcome_fields
@@ -219,14 +219,13 @@ class Worker:
 
     def _take_checkpoint(self, trial: Trial, files: TrialFiles) -> None:
         """Move the checkpoint of the trial that this one retries here; a retry may be killed before it does so."""
-        before = trial.user_attrs.get(RETRY_OF)
-        trials = self.study.optuna_trials() if before is not None else []
-        while before is not None and not files.checkpoint.is_file():
-            retried = self.study.files(before)
+        for number in retried(self.study, trial.user_attrs):
+            if files.checkpoint.is_file():
+                return
+            before = self.study.files(number)
             if self.study.shared is not None:
-                self.study.shared.fetch(retried.checkpoint)
-            files.move_checkpoint_from(retried)
-            before = trials[before].user_attrs.get(RETRY_OF)
+                self.study.shared.fetch(before.checkpoint)
+            files.move_checkpoint_from(before)
 
     def _evaluate(
         self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles

@@ -45,6 +45,12 @@ class Repair(StrEnum):
     DELETE_TEMPORARY = "deletes it"
     REBUILD_RECORDS = "writes the file anew from Optuna's storage"
     RENAME_MEASURED = "renames it to measured.json.damaged; nas measures anew what it needs"
+    RECOVER_LOST = (
+        "watches the machine for a moment; if it stays silent, ends the trial and puts it into the queue again"
+    )
+    PUBLISH = "stores it there from this machine"
+    FETCH = "fetches it from there"
+    DELETE_STORED = "deletes it there"
     SYNC = "sends what is missing, and ends the run"
     REWRITE_RUN = "writes it to the run again"
     DROP_RUN = "marks the run as deleted in MLflow, from where it can be restored"
@@ -85,6 +91,7 @@ class StoredTrial:
         values: of the objectives, or the reward; None without a score.
         attributes: its user attributes.
         is_elsewhere: whether it is, or was, another machine's, where its files are.
+        is_abandoned: whether it is running in the storage, and that machine works no more.
     """
 
     number: int
@@ -92,6 +99,7 @@ class StoredTrial:
     values: tuple[float, ...] | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     is_elsewhere: bool = False
+    is_abandoned: bool = False
 
     @property
     def ending(self) -> str | None:

@@ -211,6 +211,14 @@ class Machines:
 
         return {machine.id for machine in machines if machine.id != self.id and is_lost(machine)}
 
+    def at_rest(self) -> set[str]:
+        """Watch the machines for a moment; return the ids of those that have ended or are lost: nothing runs there."""
+        self.lost()
+        for _ in range(_BEATS):
+            self._sleep(self.beat_seconds)
+            lost = self.lost()
+        return lost | {machine.id for machine in self.all() if machine.ended}
+
     def claim(self, task: str, lost: set[str]) -> bool:
         """Take a task that one machine does for all; return False if a machine that may be alive has it.
 

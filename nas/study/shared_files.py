@@ -27,6 +27,8 @@ FROM (SELECT) AS always LEFT JOIN nas_files AS file
 ORDER BY path""")
 """A row's `xmin` is the transaction that wrote it; `age` compares transactions, whose numbers return to 0."""
 _DIGESTS = text("SELECT path, sha256 FROM nas_files WHERE study_id = :study AND path = ANY(:paths)")
+_DAMAGED = text("""\
+SELECT path FROM nas_files WHERE study_id = :study AND encode(sha256(content), 'hex') <> sha256 ORDER BY path""")
 _DELETE = text("DELETE FROM nas_files WHERE study_id = :study AND path = ANY(:paths)")
 BEGINNING = "0"
 """Mark before all changes."""
@@ -113,6 +115,10 @@ class SharedFiles:
             if path is not None
         ]
         return files, rows[0][0]
+
+    def damaged(self) -> list[str]:
+        """Return the paths of the files whose content is another one than was stored; the server computes it."""
+        return [path for (path,) in self._storage.rows(_DAMAGED, {"study": self._study})]
 
     def delete(self, paths: Collection[str]) -> None:
         """Delete files; those that are not stored are ignored."""

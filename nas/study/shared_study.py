@@ -23,11 +23,11 @@ from search_spaces.files import atomic_path, digest
 
 _log = logging.getLogger(__name__)
 
-_SMALL = ("model.yaml", "progress.jsonl", "judged.npz", "error.txt", "outcome.json")
+SMALL = ("model.yaml", "progress.jsonl", "judged.npz", "error.txt", "outcome.json")
 """Files that each machine has of all trials; the outcome last: with it a trial's files are complete."""
 _LARGE = ("weights.pt", "checkpoint.bin")
 """Files that are fetched when they are needed."""
-_NAME = re.compile(rf"(?:{BASE_PATTERN}|trials/\d{{4,}})/(?:{'|'.join(map(re.escape, _SMALL + _LARGE))})")
+_NAME = re.compile(rf"(?:{BASE_PATTERN}|trials/\d{{4,}})/(?:{'|'.join(map(re.escape, SMALL + _LARGE))})")
 _TOO_LARGE = {
     "weights.pt": "no other machine has these weights",
     "checkpoint.bin": "if this machine is lost, such a training begins again",
@@ -72,9 +72,9 @@ class SharedStudy:
         Args:
             large: whether its weights are stored, too.
         """
-        for name in (*(_LARGE[:1] if large else ()), *_SMALL):
+        for name in (*(_LARGE[:1] if large else ()), *SMALL):
             self.publish_file(files.folder / name)
-        self.files.delete([self._path(files.checkpoint)])
+        self.delete(files.checkpoint)
 
     def publish_first(self, files: TrialFiles) -> None:
         """Store the files of an ended training that one machine does for all; if another was first, take its files."""
@@ -82,7 +82,7 @@ class SharedStudy:
             if not self.has_outcome(files):
                 self.publish(files)
                 return
-        self.files.delete([self._path(files.checkpoint)])
+        self.delete(files.checkpoint)
         stored = self.files.digests([self._path(files.weights)])
         if stored and stored != {self._path(files.weights): digest(files.weights)}:
             files.outcome.unlink(missing_ok=True)
@@ -125,7 +125,7 @@ class SharedStudy:
 
     def fetch_training(self, files: TrialFiles, *, large: bool = True, anew: bool = False) -> None:
         """Fetch the files of an ended training; the outcome last, and only after its weights. See `fetch`."""
-        self.fetch(*(files.folder / name for name in (*(_LARGE[:1] if large else ()), *_SMALL)), anew=anew)
+        self.fetch(*(files.folder / name for name in (*(_LARGE[:1] if large else ()), *SMALL)), anew=anew)
 
     def has_outcome(self, files: TrialFiles) -> bool:
         """Return whether the storage has the outcome of a training."""
@@ -145,7 +145,7 @@ class SharedStudy:
         """Fetch what trainings of other machines have left or written since the last call, but for large files."""
         listed, self._mark = self.files.changes(self._mark)
         wanted = {one.path: one for one in listed if self._is_wanted(one)}
-        in_order = sorted(wanted, key=lambda path: (os.path.dirname(path), _SMALL.index(os.path.basename(path))))  # noqa: PTH119, PTH120 - names in the storage are no paths
+        in_order = sorted(wanted, key=lambda path: (os.path.dirname(path), SMALL.index(os.path.basename(path))))  # noqa: PTH119, PTH120 - names in the storage are no paths
         for path, content in self.files.get_all(in_order):
             _write(self._folder / path, content, changed=wanted[path].written)
 
@@ -155,6 +155,10 @@ class SharedStudy:
             return False
         file = self._folder / one.path
         return not file.is_file() or file.stat().st_size != one.size
+
+    def delete(self, file: Path) -> None:
+        """Delete a file from the storage, if it is stored."""
+        self.files.delete([self._path(file)])
 
     def delete_large(self, trials: Iterable[int]) -> None:
         """Delete weights and checkpoints of trials from the storage."""

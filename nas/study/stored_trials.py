@@ -2,16 +2,16 @@
 
 import socket
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.records.trial_attributes import ENDING, HOST, MACHINE
 from nas.settings import Settings
 from nas.study.consistency import StoredTrial
-from nas.study.machines import TRACKING
+from nas.study.machines import TRACKING, Machine
 from nas.study.storage import study_id, unreadable
 from nas.study.stored_study import StoredStudy
 
@@ -25,16 +25,20 @@ def stored_trials(study: StoredStudy) -> list[StoredTrial]:
     """
     number = study_id(study.storage, study.file.name)
     trials = study.storage.get_all_trials(number, deepcopy=False)
-    return [_stored(trial, study) for trial in sorted(trials, key=lambda trial: trial.number)]
+    working = {machine.id for machine in _others_at_work(study)}
+    return [_stored(trial, study, working) for trial in sorted(trials, key=lambda trial: trial.number)]
 
 
-def _stored(trial: FrozenTrial, study: StoredStudy) -> StoredTrial:
+def _stored(trial: FrozenTrial, study: StoredStudy, working: Collection[str]) -> StoredTrial:
+    is_elsewhere = _is_elsewhere(trial, study)
+    runs_nowhere = study.shared is not None and trial.user_attrs.get(MACHINE) not in working
     return StoredTrial(
         number=trial.number,
         state=trial.state.name.lower(),
         values=None if trial.values is None else tuple(trial.values),
         attributes=trial.user_attrs,
-        is_elsewhere=_is_elsewhere(trial, study),
+        is_elsewhere=is_elsewhere,
+        is_abandoned=is_elsewhere and runs_nowhere and trial.state == TrialState.RUNNING,
     )
 
 
@@ -48,11 +52,15 @@ def _is_elsewhere(trial: FrozenTrial, study: StoredStudy) -> bool:
 
 def machines_at_work(study: StoredStudy) -> list[str]:
     """Return the names of the other machines that work on a study, or may be."""
+    return [machine.host for machine in _others_at_work(study)]
+
+
+def _others_at_work(study: StoredStudy) -> list[Machine]:
     if study.shared is None:
         return []
     machines = study.shared.machines
     others = [machine for machine in machines.all() if machine.id != machines.id and not machine.ended]
-    return [machine.host for machine in others if machine.silent < machines.grace]
+    return [machine for machine in others if machine.silent < machines.grace]
 
 
 def tracking_machine(study: StoredStudy) -> str:

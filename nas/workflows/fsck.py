@@ -30,6 +30,7 @@ from nas.study.folders import (
     SUPERVISOR_LOCK,
     TRACKING_STATE,
 )
+from nas.study.shared_consistency import compare_database
 from nas.study.storage import OptunaIdentity
 from nas.study.stored_study import StoredStudy
 from nas.study.study_file import StudyFile
@@ -116,13 +117,18 @@ def check_study(folder: Path, show: Show = lambda _: None, *, holds_lock: bool =
         return StudyCheck(folder=folder, findings=findings)
     is_supervised = not holds_lock and is_held(folder / SUPERVISOR_LOCK)
     is_running = is_supervised or bool(stored_trials.machines_at_work(study))
-    findings += _storage(study, trials, records, found, is_running=is_running)
+    best = frozenset() if is_running else _with_weights(study, records)
+    findings += _storage(study, trials, records, found, with_weights=best, is_running=is_running)
     for files in study.files_of_stock_models().values():
         where = f"{study.name}/{files.folder.relative_to(folder).as_posix()}"
         findings += compare_stock_training(where, stored_files.read(files), is_running=is_running)
     if is_running:
-        note = f"{study.name} is running: trials without an ending, and MLflow, were not compared"
+        place = "" if study.shared is None else " the files in the database,"
+        note = f"{study.name} is running: trials without an ending,{place} and MLflow, were not compared"
         return StudyCheck(folder=folder, findings=findings, notes=[note], records=records)
+    in_database = list(compare_database(study, trials, found, with_weights=best))
+    stored = {finding.address for finding in in_database if finding.repair is Repair.FETCH}
+    findings = [finding for finding in findings if finding.repair or finding.address not in stored] + in_database
     findings += [
         _leftover(study, name) for name in (*stored_files.temporary_files(folder), *stored_files.uploads(folder))
     ]
@@ -157,7 +163,8 @@ def _of_study_file(folder: Path, error: StudyError) -> Finding:
 
 
 def _leftover(study: StoredStudy, name: str) -> Finding:
-    problem = "a temporary file that a killed process left"
+    kind = "folder" if (study.folder / name).is_dir() else "file"
+    problem = f"a temporary {kind} that a killed process left"
     return Finding(address=f"{study.name}/{name}", problem=problem, repair=Repair.DELETE_TEMPORARY)
 
 
@@ -228,24 +235,29 @@ def _trials(study: StoredStudy) -> tuple[list[StoredTrial], dict[int, Record]]:
     return stored_trials.stored_trials(study), records
 
 
+def _with_weights(study: StoredStudy, records: Mapping[int, Record]) -> frozenset[int]:
+    """Return the trials whose weights must be there; none where the means over seeds move the front."""
+    if study.settings.confirms is not None or study.settings.seeds != 1:
+        return frozenset()
+    return frozenset(trials_with_weights([records[number] for number in sorted(records)], study.settings.objectives))
+
+
 def _storage(
     study: StoredStudy,
     trials: Sequence[StoredTrial],
     records: Mapping[int, Record],
     found: Mapping[int, FoundFiles],
     *,
+    with_weights: frozenset[int],
     is_running: bool,
 ) -> Iterator[Finding]:
     """Compare the storage with the files."""
-    in_order = [records[number] for number in sorted(records)]
-    is_search = study.settings.confirms is None and study.settings.seeds == 1  # else means over seeds move the front
-    best = trials_with_weights(in_order, study.settings.objectives) if is_search and not is_running else set()
     yield from compare_trials(
         study.name,
         trials,
         found,
         expected_values=stored_trials.expected_values(trials, study.settings),
-        with_weights=frozenset(best),
+        with_weights=with_weights,
         is_running=is_running,
     )
     yield from compare_records(study.name, records, study.record_file.read())

@@ -6,9 +6,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from nas.execution import lost_trials, recovery
+from nas.execution.lost_machines import recover_lost
 from nas.records.stored_outcome import StoredOutcome
 from nas.records.trial_attributes import FINGERPRINT
-from nas.study import identity
+from nas.study import identity, stored_trials
+from nas.study.cleaning import delete
 from nas.study.consistency import Finding, Repair, outcome_of
 from nas.study.folders import MEASURED_LATENCIES, existing
 from nas.study.links import require_no_links_out
@@ -22,6 +24,7 @@ from search_spaces.files import write_atomically
 _OUTCOME_FIELDS = tuple(field.name for field in fields(StoredOutcome))
 _ORPHANS = "orphans"
 """Folder of a study to which folders of trials are moved that its storage does not have."""
+_OF_DATABASE = frozenset({Repair.PUBLISH, Repair.FETCH, Repair.DELETE_STORED})
 _OF_MLFLOW = frozenset({Repair.SYNC, Repair.DROP_RUN, Repair.REWRITE_RUN})
 
 
@@ -57,16 +60,20 @@ def _repair(folder: Path, show: Show) -> None:
         for finding in check_study(folder, show, holds_lock=True).findings:
             _REPAIRS[finding.repair](study, finding)
         recovery.recover(study)
+        if study.shared is not None and any(trial.is_abandoned for trial in stored_trials.stored_trials(study)):
+            recover_lost(study, study.shared.machines.at_rest())
         study.records()
         study.save_records()
         checked = check_study(folder, show, holds_lock=True)
+        for finding in checked.findings:
+            _repair_database(study, finding)
         if any(finding.repair in _OF_MLFLOW for finding in checked.findings):
             show(f"{study.name}: sending to MLflow")
             _repair_mlflow(study, checked)
 
 
 def _delete(study: Study, finding: Finding) -> None:
-    (study.folder.parent / finding.address).unlink(missing_ok=True)
+    delete(study.folder.parent / finding.address)
 
 
 def _write_outcome(study: Study, finding: Finding) -> None:
@@ -118,7 +125,7 @@ def _rename_measured(study: Study, _: Finding) -> None:
 
 
 def _nothing(_study: Study, _finding: Finding) -> None:
-    """Leave it to `recover`, to `_repair_mlflow`, or to the user."""
+    """Leave it to `recover`, `recover_lost`, `_repair_database` or `_repair_mlflow`, or to the user."""
 
 
 _REPAIRS: dict[Repair, Callable[[Study, Finding], None]] = {
@@ -135,9 +142,24 @@ _REPAIRS: dict[Repair, Callable[[Study, Finding], None]] = {
     Repair.DELETE_TEMPORARY: _delete,
     Repair.REBUILD_RECORDS: _rebuild_records,
     Repair.RENAME_MEASURED: _rename_measured,
-    **dict.fromkeys(_OF_MLFLOW, _nothing),
+    Repair.RECOVER_LOST: _nothing,
+    **dict.fromkeys((*_OF_DATABASE, *_OF_MLFLOW), _nothing),
 }
 """By what a finding needs; running and interrupted trials are ended and enqueued by `recover`, as in `nas resume`."""
+
+
+def _repair_database(study: Study, finding: Finding) -> None:
+    """Make a file in the database that of its training, after the files on this machine were repaired."""
+    shared, file = study.shared, study.folder.parent / finding.address
+    if shared is None:
+        return
+    match finding.repair:
+        case Repair.PUBLISH:
+            shared.publish_file(file)
+        case Repair.FETCH:
+            shared.fetch(file, anew=True)
+        case Repair.DELETE_STORED:
+            shared.delete(file)
 
 
 def _number(finding: Finding) -> int:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -218,6 +219,23 @@ def _score(
     return Outcome(
         architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores, epochs=tuple(epochs), seconds=0.3
     )
+
+
+@pytest.fixture(scope="session")
+def whole_weights() -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+    """Let a stand-in for `trials.evaluate` write a weights file that is an archive, as `torch.save` does."""
+
+    def writing_too(scoring: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        @wraps(scoring)
+        def evaluate(architecture: Architecture, budget: Budget, folder: Path, *arguments: Any, **options: Any) -> Any:
+            outcome = scoring(architecture, budget, folder, *arguments, **options)
+            with zipfile.ZipFile(folder / "weights.pt", "w") as archive:
+                archive.writestr("weights/data.pkl", architecture.fingerprint * 100)
+            return outcome
+
+        return evaluate
+
+    return writing_too
 
 
 @pytest.fixture(scope="session")

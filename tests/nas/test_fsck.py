@@ -5,7 +5,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -96,30 +95,19 @@ class Broken:
         return CliRunner().invoke(app, ["fsck", "small", *arguments, "--runs", str(self.folder.parent)])
 
 
-def _whole_weights(score: Callable[..., Outcome]) -> Callable[..., Outcome]:
-    """Score by a formula, with a weights file that is an archive."""
-
-    def scored(architecture: Any, budget: Any, folder: Path, go_on: Any, **options: Any) -> Outcome:
-        outcome = score(architecture, budget, folder, go_on, **options)
-        with zipfile.ZipFile(folder / "weights.pt", "w") as archive:
-            archive.writestr("weights/data.pkl", architecture.fingerprint * 100)
-        return outcome
-
-    return scored
-
-
 @pytest.fixture(scope="module")
 def template(
     tmp_path_factory: pytest.TempPathFactory,
     study_maker: Callable[[Path], MakeStudy],
     score: Callable[..., Outcome],
+    whole_weights: Callable[[Callable[..., Outcome]], Callable[..., Outcome]],
 ) -> tuple[Path, Path]:
     """The folder of a finished study, and a copy of all files around it, MLflow's among them."""
     root = tmp_path_factory.mktemp("searched")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(html_page, "page", lambda *_, **__: "<html>")
         patch.setattr(running, "Supervisor", InThisProcess)
-        patch.setattr(worker, "evaluate", _whole_weights(score))
+        patch.setattr(worker, "evaluate", whole_weights(score))
         study = study_maker(root)(trials=TRIALS, tracking=f"sqlite:///{root / 'runs' / 'mlflow.db'}")
         running.supervise(study)
         study.storage.engine.dispose()
@@ -240,6 +228,7 @@ REPAIRABLE: dict[str, tuple[str, Damage]] = {
         ".study.json.0123456789ab.tmp",
         lambda b: (b.folder / ".study.json.0123456789ab.tmp").touch(),
     ),
+    "upload of a model": ("mlflow/model", lambda b: (b.folder / "mlflow/model/data").mkdir(parents=True)),
     "upload": ("mlflow/front.csv", lambda b: (b.folder / "mlflow/front.csv").touch()),
     "tracking state missing": ("tracking.json", lambda b: (b.folder / "tracking.json").unlink()),
     "tracking state half": ("tracking.json", lambda b: b.halve("tracking.json")),
@@ -273,7 +262,14 @@ REPAIRABLE: dict[str, tuple[str, Damage]] = {
 }
 
 
-FAST = ("outcome altered", "model missing", "orphan", "running with an outcome", "run with another metric")
+FAST = (
+    "upload of a model",
+    "outcome altered",
+    "model missing",
+    "orphan",
+    "running with an outcome",
+    "run with another metric",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in REPAIRABLE])

@@ -30,6 +30,7 @@ from nas.records.trial_files import TrialFiles
 from nas.study import machines as machines_module
 from nas.study import shared_study, stock_training
 from nas.study.conditions import conditions_here
+from nas.study.consistency import Repair
 from nas.study.database_lock import DatabaseLock
 from nas.study.fetching import fetched
 from nas.study.machines import GRACE, MACHINE_FILE, STOCK_TRAINING, TRACKING, Machines, machine_id
@@ -37,8 +38,9 @@ from nas.study.shared_definition import CONDITIONS
 from nas.study.shared_study import SharedStudy
 from nas.study.storage import study_id
 from nas.study.study import Study
+from nas.workflows import fsck, fsck_repair, sharing
 from nas.workflows import join as joining
-from nas.workflows import sharing
+from nas.workflows.fsck import check_study
 from nas.workflows.join import join
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
 from trials import Budget, Epoch, Limits, Outcome
@@ -674,6 +676,89 @@ class TestFiles:
         first.storage.delete_study(number)
         for table in ("nas_files", "nas_machines", "nas_claims"):
             assert first.storage.rows(text(f"SELECT count(*) FROM {table}"))[0][0] == 0  # noqa: S608 - names of ours
+
+
+def run_and_stop(first: Study, second: Study) -> None:
+    """Let the first machine run a small study to its end, while the second tracks it."""
+    first.set_run(first.file.run.model_copy(update={"trials": 2}))
+    run(first)
+    shared(second).machines.begin(1)
+    assert shared(second).machines.claim(TRACKING, set())
+    for study in (first, second):
+        shared(study).machines.end()
+
+
+def found(study: Study) -> dict[str, tuple[str, Repair]]:
+    """Return what `nas fsck` finds on a machine, by address."""
+    checked = check_study(study.folder)
+    assert not any("is running" in note for note in checked.notes)
+    return {finding.address: (finding.problem, finding.repair) for finding in checked.findings}
+
+
+class TestCheck:
+    def test_files_in_the_database_are_compared_and_repaired(
+        self,
+        first: Study,
+        another: Join,
+        monkeypatch: pytest.MonkeyPatch,
+        score: Score,
+        whole_weights: Callable[[Score], Score],
+    ) -> None:
+        monkeypatch.setattr(worker, "evaluate", whole_weights(score))
+        monkeypatch.setattr(stock_training, "evaluate", whole_weights(_stock_score(score)))
+        run_and_stop(first, another())
+        assert found(first) == {}
+        weights = stock(first).weights.read_bytes()
+        first.files(0).checkpoint.touch()
+        files = shared(first).files
+        files.delete(["trials/0000/outcome.json"])
+        files.put("trials/0000/model.yaml", b"another")
+        shared(first).publish_file(first.files(0).checkpoint)
+        first.files(1).progress.unlink()
+        shutil.copy(first.files(1).weights, stock(first).weights)
+        with first.storage.engine.begin() as connection:
+            connection.execute(text("UPDATE nas_files SET content = '' WHERE path = 'trials/0001/model.yaml'"))
+        assert found(first) == {
+            "small/trials/0000/outcome.json": ("not in the database", Repair.PUBLISH),
+            "small/trials/0000/model.yaml": ("another one in the database", Repair.PUBLISH),
+            "small/trials/0000/checkpoint.bin": ("in the database, and its training has ended", Repair.DELETE_STORED),
+            "small/trials/0001/progress.jsonl": ("in the database, and not here", Repair.FETCH),
+            "small/trials/0001/model.yaml": ("damaged in the database", Repair.PUBLISH),
+            "small/base/weights.pt": ("another one in the database", Repair.FETCH),
+        }
+        (checked,) = fsck_repair.repair(first.folder, fsck.check(first.folder))
+        assert not checked.findings
+        assert stock(first).weights.read_bytes() == weights
+        assert len(first.files(1).read_epochs()) == 3
+
+    def test_what_another_machine_has_not_stored_is_named_with_that_machine(self, first: Study, another: Join) -> None:
+        second = another()
+        run_and_stop(first, second)
+        assert shared(first).machines.claim(TRACKING, set())
+        shared(first).files.delete(["trials/0001/outcome.json"])
+        shared(first).files.put("trials/0042/outcome.json", b"{}")
+        (missing, stranger) = check_study(second.folder).findings
+        assert missing.describe() == (
+            "small/trials/0001/outcome.json: not in the database "
+            f"(nas fsck --repair on {socket.gethostname()}, which has trained it, stores it)"
+        )
+        assert "Optuna has no such trial" in stranger.problem
+
+    def test_trial_that_a_lost_machine_has_left_running_is_found_and_repaired(
+        self, first: Study, another: Join
+    ) -> None:
+        second, trial = another(), begin_trial(first)
+        assert "trials without an ending, the files in the database, and MLflow" in check_study(second.folder).notes[0]
+        silence(first, shared(first).machines.id)
+        assert shared(first).machines.claim(TRACKING, set())
+        address = "small/trials/0000"
+        problem = f"RUNNING in Optuna, but its machine {socket.gethostname()} works no more"
+        assert found(second) == {address: (problem, Repair.RECOVER_LOST)}
+        (checked,) = fsck_repair.repair(second.folder, fsck.check(second.folder))
+        assert not checked.findings
+        before, after = second.optuna_trials()
+        assert (before.number, before.state, after.state) == (trial.number, TrialState.FAIL, TrialState.WAITING)
+        assert after.user_attrs[RETRY_OF] == trial.number
 
 
 class TestStudiesBeside:
