@@ -12,7 +12,7 @@ from nas.locks import is_held
 from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import STUDY, TRACKING_STATE
-from nas.study.stored_files import temporary_files, trial_folders
+from nas.study.stored_files import temporary_files, trial_folders, uploads
 from search_spaces.files import leftovers
 from trials.scores import Ending
 
@@ -80,7 +80,7 @@ def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]
 
 
 def delete_leftovers(folder: Path) -> None:
-    """Delete the temporary files that killed writers have left, except where a worker is still at work.
+    """Delete what killed writers have left: temporary files, except where a worker is at work, and uploads to MLflow.
 
     Args:
         folder: of a study whose supervisor's lock the caller holds.
@@ -90,6 +90,8 @@ def delete_leftovers(folder: Path) -> None:
         if not is_held(files.lock):
             for name in temporary_files(files.folder):
                 (files.folder / name).unlink(missing_ok=True)
+    for name in uploads(folder):
+        delete(folder / name)
     for path in (folder / STUDY, folder / TRACKING_STATE):  # the others a command may be writing
         for left in leftovers(path):
             left.unlink(missing_ok=True)

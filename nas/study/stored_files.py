@@ -8,6 +8,7 @@ from pathlib import Path
 from nas.locks import is_held
 from nas.records.trial_files import TrialFiles
 from nas.study.consistency import FileState, FoundFiles
+from nas.study.folders import UPLOAD_LOCK, UPLOADS
 from search_spaces.errors import SpecError
 from search_spaces.files import is_temporary
 from search_spaces.yaml_text import read_yaml
@@ -61,10 +62,10 @@ def temporary_files(folder: Path) -> tuple[str, ...]:
 
 
 def uploads(study: Path) -> Iterator[str]:
-    """Yield the files, relative to the study's folder, that were on their way to MLflow."""
-    folder = study / "mlflow"
-    if folder.is_dir():
-        yield from (f"mlflow/{path.name}" for path in sorted(folder.iterdir()) if path.is_file())
+    """Yield the files and folders, relative to the study's folder, that a killed process was sending to MLflow."""
+    folder = study / UPLOADS
+    if folder.is_dir() and not is_held(study / UPLOAD_LOCK):
+        yield from (f"{UPLOADS}/{path.name}" for path in sorted(folder.iterdir()))
 
 
 def _state(path: Path, is_whole: bool) -> FileState:  # noqa: FBT001 - the one condition of the one state

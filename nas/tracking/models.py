@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nas._version import __version__
+from nas.locks import Lock
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
+from nas.study.folders import UPLOAD_LOCK, UPLOADS
 from nas.tracking.consistency import expected_metrics
 from nas.tracking.context import DataInput
 from nas.tracking.mlflow_runs import Run, Runs, models_of
@@ -102,14 +104,7 @@ class LoggedModels:
                 dict(run.params),
                 "object-detection",
             )
-        folder = self._folder / "mlflow" / "model"  # of a killed process, if it is there
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of type hints in modules of MLflow that are imported here
-            _save(TrialFiles.of(self._folder, record.trial), folder / "saved", model, run.id)
-        client.log_model_artifacts(model.model_id, str(folder / "saved"))
-        shutil.rmtree(folder)
+        self._send(record, model, run.id)
         values, files = expected_metrics(record), TrialFiles.of(self._folder, record.trial)
         scores = {name: value for name, value in values.items() if name.startswith("score/")}
         costs = {name: values[name] for name in _COSTS if name in values}
@@ -117,6 +112,18 @@ class LoggedModels:
         run.log_model(model.model_id, scores, costs, data, changed_at(files.outcome) or run.began)
         client.finalize_logged_model(model.model_id, "READY")
         return model
+
+    def _send(self, record: Record, model: Any, run_id: str) -> None:
+        """Send a model's files; of two processes that do, one after the other."""
+        with Lock(self._folder / UPLOAD_LOCK).held():
+            folder = self._folder / UPLOADS / "model"
+            shutil.rmtree(folder, ignore_errors=True)  # of a killed process, if it is there
+            folder.mkdir(parents=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of type hints in modules of MLflow that are imported here
+                _save(TrialFiles.of(self._folder, record.trial), folder / "saved", model, run_id)
+            self._runs.client.log_model_artifacts(model.model_id, str(folder / "saved"))
+            shutil.rmtree(folder)
 
 
 def _save(files: TrialFiles, folder: Path, model: Any, run_id: str) -> None:

@@ -13,7 +13,7 @@ from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.records.front_figure import front_figure
 from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
-from nas.study.folders import REPORT, SYSTEM_METRICS
+from nas.study.folders import REPORT, SYSTEM_METRICS, UPLOADS
 from nas.tracking import note
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run
@@ -168,7 +168,7 @@ class StudyRun:
 
     def _upload(self, name: str, text: str, folder: str = "front") -> None:
         """Upload a file as an artifact; one left by a killed process is overwritten the next time."""
-        file = self._folder / "mlflow" / name
+        file = self._folder / UPLOADS / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
         self.run.log_artifact(file, folder)

@@ -7,7 +7,6 @@ import platform
 import signal
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from pathlib import Path
 import torch
 
 from nas.workflows.check_cache import CheckCache
+from nas.workflows.scratch import scratch_folder
 from search_spaces import OPERATORS
 from search_spaces.operators import modules as user_modules
 from trials import machine
@@ -68,8 +68,8 @@ def run(cases: Sequence[Case], cache: CheckCache, *, workers: int | None = None)
     if not waiting:
         return
     workers = min(workers or machine.cores(), len(waiting))
-    with tempfile.TemporaryDirectory(prefix="nas-check-", ignore_cleanup_errors=True) as folder:
-        pool = _Pool(workers, _chunks(waiting, workers), Path(folder))
+    with scratch_folder("check") as folder:
+        pool = _Pool(workers, _chunks(waiting, workers), folder)
         try:
             for checked in pool.results():
                 cache.add({keys[case]: case.choice_summary for case, failures in checked.items() if not failures})

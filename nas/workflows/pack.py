@@ -1,7 +1,6 @@
 """Pack a study, and the studies beside it that train its models again, into one archive."""
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from nas.study.storage_copy import copy_storage
 from nas.study.stored_study import StoredStudy
 from nas.study.stored_trials import machines_at_work
 from nas.study.trained_again import trained_again
+from nas.workflows.scratch import scratch_folder
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import require_place, write_atomically
 from search_spaces.yaml_text import parse_yaml, read_text, read_yaml
@@ -62,14 +62,14 @@ def pack(folder: Path, out: Path, show: Show = lambda _done, _all: None) -> Pack
     require_place(out, "out")
     search = StoredStudy.open(folder)
     studies = [search, *map(StoredStudy.open, dict.fromkeys(trained_again(folder, search.settings)))]
-    with ExitStack() as held, tempfile.TemporaryDirectory(prefix="nas-pack-") as temporary:
+    with ExitStack() as held, scratch_folder("pack") as temporary:
         for study in studies:
             held.enter_context(study.supervision_lock.held_at_once(_running(study)))
             _fetch(study)
         files: dict[str, Path] = {}
         left_out: list[Path] = []
         for study in studies:
-            staged = Path(temporary, study.name)
+            staged = temporary / study.name
             staged.mkdir()
             held_files, others = members_of(study.folder)
             sources = {name: study.folder / name for name in held_files} | dict(_changed(study, staged))

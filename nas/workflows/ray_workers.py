@@ -6,9 +6,7 @@ study in a folder of its own, and everything that another task needs lies in the
 
 import logging
 import os
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,6 +21,7 @@ from nas.study.study import Study
 from nas.workflows.join import join
 from nas.workflows.ray_cluster import RayCluster
 from nas.workflows.running import SupervisorOf, supervise
+from nas.workflows.scratch import scratch_folder
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 
 _log = logging.getLogger(__name__)
@@ -192,12 +191,10 @@ def work(study: str, storage: str, environment: dict[str, str], trusts: bool) ->
 
     os.environ.update(environment)
     gpus = ray.get_gpu_ids()
-    folder = tempfile.mkdtemp(prefix="nas-")
+    device = "0" if gpus else "cpu"
     try:
-        device = "0" if gpus else "cpu"
-        joined = join(study, storage=storage, runs=folder, trust=trusts, device=device, workers=1)
-        supervise(joined, tracks=False)
+        with scratch_folder("ray") as folder:
+            joined = join(study, storage=storage, runs=folder, trust=trusts, device=device, workers=1)
+            supervise(joined, tracks=False)
     except NasError as problem:
         raise WorkerEndedError(f"{socket.gethostname()}: {unwrapped(problem)}") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

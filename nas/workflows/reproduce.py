@@ -9,8 +9,6 @@ study, and the score cache is neither read nor written.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from nas.records.stored_outcome import PROVENANCE
 from nas.settings import flatten
 from nas.study.study import Study
 from nas.workflows.reproduction import DATA, ComparedEpoch, Condition, Figure, Reproduction
+from nas.workflows.scratch import scratch_folder
 from search_spaces import Architecture
 from search_spaces.errors import DataError, SpecError, StudyError
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
@@ -94,9 +93,9 @@ def _train(
                 show(compared[-1])
         return number < last
 
-    with signals.as_ctrl_c(), TemporaryDirectory(prefix="nas-reproduce-") as scratch:
+    with signals.as_ctrl_c(), scratch_folder("reproduce") as scratch:
         costs = recorded.costs(architecture)
-        outcome = evaluate(architecture, budget, Path(scratch), go_on, limits=Limits(), costs=costs)
+        outcome = evaluate(architecture, budget, scratch, go_on, limits=Limits(), costs=costs)
     reached = {epoch.epoch for epoch in compared}
     missing = [_compare(epoch, None, of=last) for number, epoch in recorded.epochs.items() if number not in reached]
     return outcome, [*compared, *missing]

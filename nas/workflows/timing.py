@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from nas.execution.supervisor import worker_environment
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.planned_search import PlannedSearch
+from nas.workflows.scratch import scratch_folder
 from nas.workflows.timing_process import ProcessTimes, Task
 from nas.workflows.timing_run import Report, answers, mean
 from search_spaces import Architecture, Space, cache_folder
@@ -148,15 +148,15 @@ def _stored(entry: object) -> ProcessTimes | None:
 def _measure(
     architectures: Sequence[Architecture], search: PlannedSearch, holding: Holding, report: Report
 ) -> ProcessTimes:
-    with tempfile.TemporaryDirectory(prefix="nas-timing-") as folder:
-        places = [Path(folder) / str(index) for index in range(search.sharing)]
+    with scratch_folder("timing") as folder:
+        places = [folder / str(index) for index in range(search.sharing)]
         for place in places:
             place.mkdir()
         sample = _sample(search, places[0])
         tasks = [_task(architectures, search, holding, sample, place) for place in places]
         environment = worker_environment(
             search.device,
-            Path(folder) / "ultralytics",
+            folder / "ultralytics",
             workers=search.workers,
             deterministic=search.budget.deterministic,
         )

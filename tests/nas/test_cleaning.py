@@ -15,6 +15,7 @@ from nas.locks import Lock
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
 from nas.study.cleaning import delete_leftovers, removable, trials_with_checkpoint, trials_with_weights
+from nas.study.folders import UPLOAD_LOCK
 from nas.study.study import Study
 from trials import Outcome
 
@@ -165,3 +166,14 @@ def test_leftovers_of_killed_writers_are_deleted_except_where_a_worker_is(tmp_pa
         delete_leftovers(tmp_path)
     assert sorted(tmp_path.rglob("*.tmp")) == [left[1]]
     assert other.is_file()
+
+
+def test_what_a_killed_process_was_sending_is_deleted_except_where_another_sends(tmp_path: Path) -> None:
+    uploads = tmp_path / "mlflow"
+    (uploads / "model" / "saved").mkdir(parents=True)
+    (uploads / "front.csv").touch()
+    with Lock(tmp_path / UPLOAD_LOCK).held():
+        delete_leftovers(tmp_path)
+    assert len(list(uploads.iterdir())) == 2
+    delete_leftovers(tmp_path)
+    assert list(uploads.iterdir()) == []
