@@ -54,20 +54,6 @@ def memory_share(workers: int) -> int | None:
     return None if free is None else max(_LEAST, int((free - workers * _IDLE_WORKER) * _HEADROOM / workers))
 
 
-def address_space_problem(error: ImportError) -> str | None:
-    """Return in one line what is missing where a library could not be loaded for want of memory; else None."""
-    reason = str(error)
-    if not any(text in reason for text in ("failed to map segment", "annot allocate memory")):
-        return None
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return f"{reason}: this machine, or its container, has too little free memory to load PyTorch"
-    return (
-        f"{reason}: this shell limits the address space to {limit / 2**30:.1f} GiB (ulimit -v), and PyTorch needs more "
-        "to be loaded (ulimit -v unlimited)"
-    )
-
-
 def oom_kills() -> int:
     """Return how many processes the kernel has killed because memory ran out; 0 if it cannot be read."""
     kills = _table(Path("/proc/vmstat")).get("oom_kill", 0)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nas import address_space
 from nas._version import __version__
 from nas.cli import (
     ablating,
@@ -109,8 +110,9 @@ def main() -> None:
     """Run a command; an error that the user can solve is printed as a line, with exit status 2."""
     _quieten()
     arguments.warn_of_passwords(sys.argv[1:])
-    if not show.err.is_terminal:
-        sys.meta_path.insert(0, activity.ImportAnnouncer(lambda: show.details(["loading PyTorch ..."])))
+    limited = address_space.warning()
+    if limited or not show.err.is_terminal:
+        sys.meta_path.insert(0, activity.ImportAnnouncer(lambda: show.details([limited or "loading PyTorch ..."])))
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -20,6 +20,7 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.table import Table
 
+from nas import address_space
 from nas.cli.activity import LinesStatus
 from search_spaces.printable import printable
 
@@ -97,13 +98,10 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(MISTAKE) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
-        except ImportError as error:
-            from trials.machine import address_space_problem
-
-            problem_of_memory = address_space_problem(error)
-            if problem_of_memory is None:
+        except (ImportError, MemoryError) as error:
+            if (line := address_space.problem(error)) is None:
                 raise
-            err.print(problem_of_memory, markup=False, style="red")
+            err.print(line, markup=False, style="red")
             raise typer.Exit(MISTAKE) from None
         except OSError as error:
             from search_spaces.files import environment_problem

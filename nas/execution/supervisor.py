@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas import addresses
+from nas import address_space, addresses
 from nas.execution import exit_causes, gpus, recovery
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
@@ -327,7 +327,7 @@ def _count_exit(worker: _WorkerProcess, cause: ExitCause, records: Sequence[Reco
     worker.ended = ended
     worker.not_before = time.monotonic() + _PAUSE_SECONDS * 2 ** (worker.exits - 1)
     kind, _, reason = _last_log_line(worker).partition(": ")
-    if kind == ImportError.__name__ and (problem := machine.address_space_problem(ImportError(reason))):
+    if kind == ImportError.__name__ and (problem := address_space.problem(ImportError(reason))):
         raise EnvironmentProblem(f"worker {worker.index}: {problem}; {_whole_log(worker)}")
     if worker.exits > _RESTARTS:
         died = f"worker {worker.index} died {worker.exits} times outside of trials ({cause.text})"

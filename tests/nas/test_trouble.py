@@ -1,9 +1,11 @@
-"""Full disk, read-only folders, unavailable databases."""
+"""Full disk, little memory, read-only folders, unavailable databases."""
 
 import errno
 import fcntl
 import os
+import resource
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import DatabaseError, OperationalError
+from typer import Exit
 from typer.testing import CliRunner
 
-from nas.cli import app
+from nas import address_space
+from nas.cli import app, show
 from nas.execution import supervisor, worker
 from nas.execution.problem_line import PROBLEM
 from nas.execution.supervisor import Supervisor
@@ -282,3 +286,58 @@ class TestReading:
         result = CliRunner().invoke(app, [command, *name, "--runs", str(folder.parent)])
         assert result.exit_code == 0, (result.output, result.exception)
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+class TestLittleMemory:
+    @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux")
+    def test_command_in_too_small_an_address_space_ends_with_one_line(self) -> None:
+        """`ulimit -v`, for real: PyTorch does not fit, whatever its build."""
+        limit = 2**30
+        done = subprocess.run(
+            [sys.executable, "-c", "from nas.cli import main; main()", "cost", "yolov9t.yaml"],
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        first, *_, last = done.stderr.splitlines()
+        assert (done.returncode, done.stdout) == (2, "")
+        assert first.startswith(
+            "loading PyTorch; if nothing follows, the 1.0 GiB of address space that this shell allows"
+        )
+        assert last.endswith(
+            "this shell limits the address space to 1.0 GiB (ulimit -v), and PyTorch needs more to be loaded "
+            "(ulimit -v unlimited)"
+        )
+        assert "Traceback" not in done.stderr
+
+    def test_memory_that_runs_out_in_a_command_is_a_line(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def command() -> None:
+            raise MemoryError("Unable to allocate output buffer.")
+
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        with pytest.raises(Exit):
+            show.reports_errors(command)()
+        assert capsys.readouterr().err == (
+            "Unable to allocate output buffer: this machine, or its container, has too little free memory\n"
+        )
+
+    @pytest.mark.parametrize(("limit", "warns"), [(resource.RLIM_INFINITY, False), (2**40, False), (4 * 2**30, True)])
+    def test_address_space_that_may_be_too_small_is_named_before_pytorch_is_loaded(
+        self, monkeypatch: pytest.MonkeyPatch, limit: int, *, warns: bool
+    ) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+        assert ("the 4.0 GiB of address space" in address_space.warning()) == warns
+
+    def test_library_that_does_not_fit_into_the_address_space_is_explained(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
+        error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
+        assert address_space.problem(error) == (
+            "libtorch_cpu.so: failed to map segment from shared object: this shell limits the address space to 1.0 GiB "
+            "(ulimit -v), and PyTorch needs more to be loaded (ulimit -v unlimited)"
+        )
+        assert address_space.problem(ImportError("No module named torch")) is None

@@ -1,6 +1,5 @@
 """Cores and memory that a process may use, and what happens beyond."""
 
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -175,13 +174,3 @@ class FakeMemory:
             self._patch.setattr(machine, "resident", lambda megabytes=megabytes: megabytes * 2**20)
             found.append(growth.after(ran_out=ran_out))
         return found
-
-
-def test_library_that_does_not_fit_into_the_address_space_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
-    error = ImportError("libtorch_cpu.so: failed to map segment from shared object")
-    assert machine.address_space_problem(error) == (
-        "libtorch_cpu.so: failed to map segment from shared object: this shell limits the address space to 1.0 GiB "
-        "(ulimit -v), and PyTorch needs more to be loaded (ulimit -v unlimited)"
-    )
-    assert machine.address_space_problem(ImportError("No module named torch")) is None
