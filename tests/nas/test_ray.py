@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,15 +85,24 @@ def test_addresses_of_a_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -
     assert RayCluster.of(address, None, SERVER) == RayCluster(address=address)
 
 
+class _RayError(Exception):
+    """Stands for the base class of Ray's errors."""
+
+
+def ray_with(init: Callable[..., object]) -> ModuleType:
+    """Return a stand-in for the package, which need not be installed: it connects by a function of the test."""
+    ray = ModuleType("ray")
+    vars(ray).update(init=init, exceptions=SimpleNamespace(RayError=_RayError))
+    return ray
+
+
 def test_a_cluster_of_another_version_is_refused_with_both_versions(
     make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray")
-
     def init(**_: object) -> None:
         raise RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 1.0\nThis process: Ray: 2.0")
 
-    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setitem(sys.modules, "ray", ray_with(init))
     supervisor = RaySupervisor(RayCluster(address="auto"), make_study(), lambda _: None)
     with pytest.raises(EnvironmentProblem, match=r"cannot be used: Version mismatch: .* Ray: 1\.0 .* Ray: 2\.0"):
         supervisor.run()
@@ -102,13 +111,11 @@ def test_a_cluster_of_another_version_is_refused_with_both_versions(
 def test_sigterm_is_like_ctrl_c_though_ray_sets_a_handler_of_its_own(
     make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = pytest.importorskip("ray")
-
     def init(**_: object) -> AbstractContextManager[None]:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))
         return nullcontext()
 
-    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setitem(sys.modules, "ray", ray_with(init))
     supervisor = RaySupervisor(RayCluster(address="auto"), make_study(), lambda _: None)
     monkeypatch.setattr(supervisor, "_work", lambda _: os.kill(os.getpid(), signal.SIGTERM))
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
