@@ -99,9 +99,9 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             raise typer.Exit(0) from None
         except (ImportError, MemoryError) as error:
-            if (line := address_space.problem(error)) is None:
+            if (problem_of_memory := address_space.problem(error)) is None:
                 raise
-            err.print(line, markup=False, style="red")
+            err.print(problem_of_memory, markup=False, style="red")
             raise typer.Exit(MISTAKE) from None
         except OSError as error:
             from search_spaces.files import environment_problem
