@@ -191,9 +191,8 @@ def _columns_and_verdict(study: "StoredStudy", front: "Sequence[Record]", verdic
         return []
     lines = []
     if not study.settings.confirms:
-        lines.append(
-            f"the table has the search's scores, on {CHOSEN_BY}; the verdict is of fresh seeds, on {verdict.images}"
-        )
+        chosen_by, judging = (f", on {CHOSEN_BY}", f", on {verdict.images}") if verdict.judged else ("", "")
+        lines.append(f"the table has the search's scores{chosen_by}; the verdict is of fresh seeds{judging}")
     elif verdict.judged:
         lines.append(
             f"the table has the scores of these trainings on {CHOSEN_BY}; the verdict has theirs on {verdict.images}"

@@ -407,7 +407,7 @@ class TestVerdict:
     ) -> None:
         after = confirm(searched, seeds=3)
         run(after)
-        scores = "\nthe table has the search's scores, on the images that the search chose by; the verdict is of fresh "
+        scores = "\nthe table has the search's scores; the verdict is of fresh seeds\n"
         assert scores in nas("pareto", searched).stderr
         text = nas("pareto", after).stderr
         shown = {record.fingerprint: record.trial for record in after.front()}
