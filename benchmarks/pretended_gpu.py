@@ -18,7 +18,7 @@ from typing import Any, Self
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -65,6 +65,16 @@ class GpuTensor(Tensor):
     def data(self, new: "GpuTensor") -> None:
         Tensor.data.__set__(self, new)  # type: ignore[attr-defined]  # a property in C
         self.numbers = new.numbers
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "GpuTensor":
+        """Copy the memory, too; PyTorch's own would leave `numbers` behind."""
+        if id(self) not in memo:
+            copied: GpuTensor = GpuTensor(self.numbers.detach().clone())
+            is_parameter = isinstance(self, nn.Parameter)
+            memo[id(self)] = nn.Parameter(copied) if is_parameter else copied
+            memo[id(self)].requires_grad_(self.requires_grad)
+        found: GpuTensor = memo[id(self)]
+        return found
 
     def __repr__(self, **_: object) -> str:  # type: ignore[override]
         return f"on the GPU: {self.numbers}"
@@ -192,6 +202,9 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args = tuple(GPU if each == torch.device("cuda") else each for each in args) if func is Tensor.to else args
+        if func == _SET_DATA and isinstance(args[1], GpuTensor) and not isinstance(args[0], GpuTensor):
+            # As `RepConv.fuse_convs` of Ultralytics does: a parameter of the CPU takes over the memory of the GPU.
+            args[0].__class__, args[0]._is_param, args[0].numbers = GpuTensor, True, args[1].numbers  # noqa: SLF001 - as `Parameter`
         given = dict(kwargs or {})
         is_made = func in {torch.tensor, torch.as_tensor} and given.get("device") is not None
         if is_made and torch.device(given["device"]).type == "cuda":
@@ -200,6 +213,7 @@ class _Functions(TorchFunctionMode):
         return func(*args, **given)
 
 
+_SET_DATA = Tensor.data.__set__  # type: ignore[attr-defined]  # a property in C
 _AUTOCAST, _LOADER = torch.autocast, DataLoader.__init__
 
 

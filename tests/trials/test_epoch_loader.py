@@ -1,8 +1,10 @@
 """Loader of a GPU's trainings, on the CPU."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from search_spaces import Architecture
 from trials import Budget
 from trials.data import image_cache, validation_batches
 from trials.data.datasets import DataSet
+from trials.training import epoch_loader
 from trials.training.epoch_loader import MOST_PROCESSES, EpochLoader, processes_for
 from trials.training.short_training import ShortTraining, seed_epoch
 
@@ -111,3 +114,16 @@ def test_processes_are_the_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -
     assert [processes_for(batches) for batches in (1, 2, 100)] == [0, 2, 4]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
     assert processes_for(100) == MOST_PROCESSES
+
+
+def test_processes_have_room_for_their_batches_in_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container has 64 MB of it by default."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
+    assert [processes_for(100, batch_bytes) for batch_bytes in (1, 2**21, 2**24)] == [8, 3, 0]
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(epoch_loader, "SHARED_MEMORY", tmp_path / "none")
+    assert processes_for(100, 2**24) == MOST_PROCESSES

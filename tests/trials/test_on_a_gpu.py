@@ -3,7 +3,9 @@
 import math
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +14,13 @@ from torch import Tensor, nn
 from benchmarks.gpu_operators import passes
 from benchmarks.noise_data import make_data
 from benchmarks.pretended_gpu import GPU, GpuTensor, pretended_gpu
-from search_spaces import OPERATORS, Architecture, load
+from search_spaces import OPERATORS, Architecture
+from search_spaces import load as load_space
 from trials import Budget, Costs, Ending, Outcome, evaluate
 from trials.contracts import cases
 from trials.recipes import DIGITS_SCRATCH
+from trials.training.epoch_loader import EpochLoader
+from trials.training.short_training import ShortTraining
 from trials.training.trainer_patches import make_repeatable
 
 
@@ -67,6 +72,14 @@ class TestPretendedGpu:
             out.float().sum().backward()
             assert module.bias.grad is not None
             assert (module.bias.grad.device, module.bias.grad.item()) == (GPU, 3.0)
+
+    def test_copies_are_independent(self) -> None:
+        with pretended_gpu():
+            norm = nn.BatchNorm2d(3).to(GPU)
+            copied = deepcopy(norm)
+            copied.get_buffer("running_mean").add_(1)
+            assert isinstance(copied.weight, nn.Parameter)
+            assert [each.running_mean.tolist() for each in (norm, copied)] == [[0.0] * 3, [1.0] * 3]  # type: ignore[union-attr]  # it has some
 
     def test_nothing_is_left_behind(self) -> None:
         with pretended_gpu():
@@ -128,7 +141,7 @@ def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outc
 def test_trial_runs_on_a_gpu(score: Callable[..., Outcome]) -> None:
     """Loader, autocast, loss, optimizer, EMA, checkpoint, validation and weights, with tensors on the GPU alone."""
     with pretended_gpu():
-        outcome = score(load("v5").stock, "0", epochs=1, batch=16, precision="bf16")
+        outcome = score(load_space("v5").stock, "0", epochs=1, batch=16, precision="bf16")
     assert all(math.isfinite(loss) for loss in outcome.epochs[0].losses.values())
 
 
@@ -136,7 +149,7 @@ def test_trial_runs_on_a_gpu(score: Callable[..., Outcome]) -> None:
 def test_losses_in_bf16_are_nearly_those_in_fp32(score: Callable[..., Outcome]) -> None:
     with pretended_gpu():
         exact, rounded = (
-            score(load("v5").stock, "0", epochs=1, precision=precision).epochs[0].losses
+            score(load_space("v5").stock, "0", epochs=1, precision=precision).epochs[0].losses
             for precision in ("fp32", "bf16")
         )
     assert rounded != exact
@@ -144,17 +157,37 @@ def test_losses_in_bf16_are_nearly_those_in_fp32(score: Callable[..., Outcome]) 
 
 
 @pytest.mark.slow
+def test_trial_on_a_gpu_is_that_of_the_cpu_with_the_same_loader(
+    score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pretended GPU computes as the CPU does, so whatever differs would be another way of training."""
+    usual = ShortTraining.get_dataloader
+
+    def load(self: ShortTraining, path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        if mode == "val":
+            return usual(self, path, batch_size, rank, mode)
+        return EpochLoader(self.build_dataset(path, mode, batch_size), batch_size, processes=0, pinned=False)
+
+    with pretended_gpu():
+        on_gpu = score(load_space("v5").stock, "0")
+    monkeypatch.setattr(ShortTraining, "get_dataloader", load)
+    on_cpu = score(load_space("v5").stock, "cpu")
+    assert [epoch.losses for epoch in on_gpu.epochs] == [epoch.losses for epoch in on_cpu.epochs]
+    assert on_gpu.scores == on_cpu.scores
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{"precision": "fp32"}, {"precision": "fp16"}, {"deterministic": True}], ids=str)
 def test_trial_runs_on_a_gpu_in_other_ways(score: Callable[..., Outcome], more: dict[str, object]) -> None:
     with pretended_gpu():
-        score(load("v5").stock, "0", **more)
+        score(load_space("v5").stock, "0", **more)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("space", ["v5-plus", "v8-plus", "v9-plus", "v10-plus", "v11-plus", "v12-plus", "v26-plus"])
 def test_architecture_with_operators_is_trained_on_a_gpu(score: Callable[..., Outcome], space: str) -> None:
     """From the weights of its stock model, in which other modules stood in the operators' places."""
-    found = load(space)
+    found = load_space(space)
     architecture = found.sample(random.Random(0))
     with pretended_gpu():
         stock = score(found.stock, "0", epochs=1, precision="bf16")
@@ -166,4 +199,4 @@ def test_architecture_with_operators_is_trained_on_a_gpu(score: Callable[..., Ou
 def test_training_with_the_auxiliary_branch_runs_on_a_gpu(score: Callable[..., Outcome]) -> None:
     recipe = DIGITS_SCRATCH.model_copy(update={"pgi": True})
     with pretended_gpu():
-        score(load("v9").stock, "0", epochs=1, precision="bf16", recipe=recipe)
+        score(load_space("v9").stock, "0", epochs=1, precision="bf16", recipe=recipe)

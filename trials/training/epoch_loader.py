@@ -7,7 +7,9 @@ Differences to Ultralytics' `InfiniteDataLoader` (`data/build.py`):
 - the augmentation of an image follows from the epoch's seed and the image's number, not from the process that draws it.
 """
 
+import shutil
 from collections.abc import Iterator, Sized
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +20,9 @@ from trials.data.image_cache import CachedImages, Draw
 MOST_PROCESSES = 8
 _AHEAD = 4
 """Batches that each process prepares ahead."""
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it, which PyTorch uses
+_SHARE_OF_SHARED = 0.5
+"""Most of what is free that one worker takes."""
 
 
 class EpochOrder(Sampler[Draw]):
@@ -74,6 +79,23 @@ class EpochLoader(DataLoader[Any]):
             iterator._shutdown_workers()  # noqa: SLF001 - as Ultralytics does; left to the collector they would stay
 
 
-def processes_for(batches: int) -> int:
-    """Return the number of processes that load an epoch of so many batches: this worker's share of the cores."""
-    return 0 if batches <= 1 else min(MOST_PROCESSES, torch.get_num_threads(), batches)
+def processes_for(batches: int, batch_bytes: int = 0) -> int:
+    """Return the number of processes that load an epoch: this worker's share of the cores, as far as memory suffices.
+
+    Args:
+        batches: of the epoch.
+        batch_bytes: most bytes of one, which its process passes on in shared memory; 0 if that is not to count.
+    """
+    return 0 if batches <= 1 else min(MOST_PROCESSES, torch.get_num_threads(), batches, _with_room_for(batch_bytes))
+
+
+def _with_room_for(batch_bytes: int) -> int:
+    """Return how many processes have room for the batches that they prepare ahead in shared memory.
+
+    A container has 64 MB by default. A process that finds no room dies of a bus error.
+    """
+    try:
+        free = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:  # such as on a system that has it elsewhere
+        return MOST_PROCESSES
+    return int(_SHARE_OF_SHARED * free / max(1, batch_bytes * (_AHEAD + 1)))

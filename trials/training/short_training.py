@@ -38,6 +38,7 @@ from trials.accuracy.judged import Judged
 from trials.budget import Budget
 from trials.data import image_cache, validation_batches
 from trials.data.datasets import DataSet
+from trials.data.room import most_bytes
 from trials.data.unseen_images import JudgingImages
 from trials.file_names import SCRATCH
 from trials.scores import Coverage, Epoch, GoOn
@@ -268,7 +269,8 @@ class ShortTraining(DetectionTrainer):
                 return validation_batches.in_memory(dataset, batch_size, pinned=on_gpu)
         elif on_gpu:
             dataset = self.build_dataset(dataset_path, mode, batch_size)
-            processes = processes_for(math.ceil(len(dataset) / batch_size))
+            batch_bytes = most_bytes(batch_size, self.budget.image_size)
+            processes = processes_for(math.ceil(len(dataset) / batch_size), batch_bytes)
             return EpochLoader(dataset, batch_size, processes=processes, pinned=True)
         return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
