@@ -72,7 +72,6 @@ class Torture:
         environment = os.environ | {
             "TORTURE_TRACE": str(runs.with_suffix(".trace")),
             "NAS_NO_CACHE": "1",
-            "NAS_CACHE": str(self.folder / "cache"),
             "YOLO_OFFLINE": "true",
             "PYTHONPATH": str(PROCESS.parents[1]),
         }
@@ -259,6 +258,7 @@ def has_no_verdict(runs: Path) -> bool:
 
 def main(options: argparse.Namespace) -> int:
     folder = Path(options.folder or tempfile.mkdtemp(prefix="torture-")).absolute()
+    os.environ["NAS_CACHE"] = str(folder / "cache")  # where the commands remember the addresses that the checks use
     make_data(folder / "data")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     with ExitStack() as stack:

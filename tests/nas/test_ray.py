@@ -197,10 +197,13 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_a_study_survives_the_loss_of_a_node(tmp_path: Path, database: str, cluster: Any) -> None:
+def test_a_study_survives_the_loss_of_a_node(
+    tmp_path: Path, database: str, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny.yaml").write_text(SPACE)
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-    environment = {**os.environ, "NAS_MACHINE_GRACE": "12", "NAS_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "NAS_MACHINE_GRACE": "12"}
     options = ["--space", "tiny.yaml", "--study", "tiny", "--ray", cluster.address, "--storage", database, *SMALL]
     with (tmp_path / "log").open("wb") as log:
         search = subprocess.Popen(
