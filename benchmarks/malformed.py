@@ -3,13 +3,14 @@
     python benchmarks/malformed.py [--count 1000] [--start 0] [--seed 0] [--jobs 2] [--limit 120]
                                    [--only KIND ...] [--case N] [--verbose]
 
-A valid study, space, model file, data set, latency table, bench table and checkpoint come from `tests/golden`. Each
-case changes one of them (`malformed_inputs.py`), or a value of a command line, and runs one command on it in a process
-of its own, with a limit of time and memory. Reported is every case with
+A valid study, its archive, space, model file, data set, latency table, bench table and checkpoint come from
+`tests/golden`. Each case changes one of them (`malformed_inputs.py`), or a value of a command line, and runs one
+command on it in a process of its own, with a limit of time and memory. Reported is every case with
 
 - a traceback, or an end by a signal;
 - no end within `--limit` seconds;
-- a file made, changed or deleted outside the study's folder and the cache, or a mark of executed text;
+- a file made, changed or deleted outside the study's folder and the cache, in another study, or in the study itself by
+  a command that only reads it; or a mark of executed text;
 - an attempt to reach the network;
 - a status other than 0 (the change did no harm), 2, or 1 where the command documents it;
 - status 2 without a message, or control characters in the output.
@@ -45,11 +46,18 @@ _PRELOADED = (
     *("ultralytics.cfg", "ultralytics.models.yolo", "trials.contracts"),
 )
 
+_FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
+"""Fonts of Ultralytics' drawings, which `nas train` lets it fetch where they are missing."""
+
 
 def _preload() -> None:
     """Import once what every case needs; processes are forked from this one."""
     os.environ |= {"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "COLUMNS": "200"}
     os.environ |= {"YOLO_CONFIG_DIR": tempfile.mkdtemp(), "NAS_NO_CACHE": "1"}
+    fonts = Path(os.environ["YOLO_CONFIG_DIR"], "Ultralytics")
+    fonts.mkdir()
+    for name in _FONTS:
+        (fonts / name).touch()
     for name in _PRELOADED:
         import_module(name)
     import torch  # noqa: PLC0415 - after its variables are set

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks import malformed_inputs
 from benchmarks.malformed_commands import KINDS, LINES, OPTIONS, READERS
 from benchmarks.malformed_files import edit_text
-from benchmarks.malformed_values import SCALARS
+from benchmarks.malformed_values import ADDRESSES, SCALARS
 
 ROOT = Path(__file__).parents[1]
 _ARCHIVE = "2026-11-holdout"
@@ -22,8 +22,10 @@ _IN_STUDY = (
     *("study.json", "outcome", "holdout.json", "tracking.json", "space.yaml", "study.db", "records.jsonl"),
     *("modules/my_ops.py", "supervisor.lock"),
 )
-_SLOW, _SPARED = {"resume"}, 0.7
+_SLOW, _SPARED = {"resume", "confirm", "train", "sync", "report"}, 0.7
 """Commands that take half a minute, and the share of their cases that another command gets."""
+_ELSEWHERE = 0.15
+"""Share of the cases of studies in which `study.json` names a database or MLflow elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +63,13 @@ def prepare(folder: Path, *, with_tracking: bool) -> None:
     shutil.copy(older / "runs" / "golden-data" / "base" / "weights.pt", inputs / "weights.pt")
     for trial in ("base", "trials/0001"):
         shutil.copy(older / "runs" / "golden-data" / trial / "weights.pt", inputs / STUDY / trial / "weights.pt")
+    shutil.copytree(inputs / STUDY, inputs / "runs" / "other")
     shutil.rmtree(older)
     if with_tracking:
         _in_fork(lambda: _make_tracking(inputs / "runs"))
+    _in_fork(lambda: _pack(inputs))
     (inputs / "outside").mkdir()
+    shutil.copy(inputs / STUDY / "study.db", inputs / "outside" / "trials.db")
     (inputs / "outside" / "stranger").write_text("name: stranger\n", encoding="utf-8")
     rows = [
         f"yolo5d{d}w{w}_{r},0.8,0.7,0.75,0.{r},0.{r},0.{r}"
@@ -82,6 +87,17 @@ def _make_tracking(runs: Path) -> None:
     from nas.tracking.database import create_database  # noqa: PLC0415 - imports MLflow
 
     create_database(sqlite(runs / "mlflow.db"))
+
+
+def _pack(inputs: Path) -> None:
+    """Pack a copy of the study, which has a place, into an archive."""
+    from nas.workflows.pack import pack  # noqa: PLC0415 - in a process of its own
+
+    copy = inputs.with_name("packed")
+    shutil.copytree(inputs, copy)
+    settle(copy)
+    pack(copy / STUDY, inputs / "study.tar.gz")
+    shutil.rmtree(copy)
 
 
 def _in_fork(work: Callable[[], None]) -> None:
@@ -117,6 +133,10 @@ def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case
     command = draw.choice(READERS[kind])
     if command[0] in _SLOW and draw.random() < _SPARED:
         command = READERS[kind][0]
+    if kind == "study" and draw.random() < _ELSEWHERE:
+        key, address = draw.choice(("storage", "tracking")), draw.choice(ADDRESSES)
+        change = malformed_inputs.set_value(inputs / STUDY / "study.json", key, address)
+        return Case(number=number, kind=kind, change=change, words=command)
     if kind == "study":
         name = draw.choice(_IN_STUDY)
         trial = draw.choice(("base", "trials/0000", "trials/0001", "trials/0002"))
@@ -136,6 +156,7 @@ def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case
             "latency": "latency.csv" if "FILE" in command else "cache/latency/golden.csv",
             "bench": "table.csv",
             "checkpoint": "weights.pt",
+            "archive": "study.tar.gz",
         }[kind]
     )
     if kind == "data" and draw.random() < 0.25:

@@ -24,8 +24,20 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("reproduce", "--runs", "runs", "golden-holdout", "--trial", "1"),
         ("clean", "--runs", "runs", "golden-holdout", "--dry-run"),
         ("spaces", "refine", "golden-holdout", "--runs", "runs"),
+        ("search", "--refine", "golden-holdout", "--runs", "runs", "--dry-run"),
+        ("compare", "golden-holdout", "other", "--runs", "runs"),
+        ("report", "golden-holdout", "--runs", "runs", "--no-mlflow"),
+        ("watch", "golden-holdout", "--runs", "runs"),
+        ("fsck", "golden-holdout", "--runs", "runs"),
+        ("fsck", "golden-holdout", "--runs", "runs", "--repair"),
+        ("pack", "golden-holdout", "--runs", "runs", "-o", "temporary/packed.tar.gz"),
+        ("sync", "golden-holdout", "--runs", "runs"),
+        ("worker", "golden-holdout", "--runs", "runs"),
+        ("ablate", "golden-holdout", "--runs", "runs", "--trial", "1", "--dry-run"),
+        ("train", "golden-holdout", "--runs", "runs", "--trial", "1", "epochs=1", "imgsz=32", "plots=False"),
         ("resume", "--runs", "runs", "golden-holdout", "--workers", "1"),
     ),
+    "archive": (("unpack", "FILE", "--runs", "temporary/runs"),),
     "latency": (
         ("latency", "import", "FILE"),
         (
@@ -52,7 +64,7 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 KINDS = (
     *("space", "space", "model", "model", "data", "data", "study", "study", "study"),
-    *("latency", "bench", "checkpoint", "line", "line"),
+    *("archive", "latency", "bench", "checkpoint", "line", "line"),
 )
 """Kinds of input, a frequent one several times."""
 LINES: tuple[tuple[str, ...], ...] = (

@@ -1,6 +1,7 @@
 """Run a case of `benchmarks/malformed.py` in a process of its own, and find what is wrong with how it ended."""
 
 import os
+import re
 import resource
 import select
 import signal
@@ -10,6 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,8 +21,16 @@ from benchmarks.malformed_values import CANARY
 
 _TRACEBACK = 99
 _MEMORY = 6 * 2**30
-_STATUS_1 = {"check", "latency", "doctor", "reproduce"}
+_STATUS_1 = {"check", "latency", "doctor", "reproduce", "fsck"}
 """Commands that document status 1."""
+_READ = {"status", "pareto", "trials", "effects", "compare", "watch", "clean", "spaces", "pack", "fsck"}
+"""Commands that only read a study: `clean --dry-run`, `fsck` without `--repair`."""
+_NOT_COMPARED = ("cache", "temporary", "runs/mlflow.db", "runs/.mlflow.db.lock", "runs/mlartifacts")
+"""Beginnings of paths where every command may write."""
+_OF_STUDY = ("runs/golden-holdout", "runs/.beginning.lock", "runs/.ultralytics")
+"""Beginnings of paths where a command may write that does not only read: the study, and those derived from it."""
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
+"""Colours and cleared lines, which Ultralytics prints while it trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +44,19 @@ class Result:
     problems: Sequence[str] = field(default_factory=tuple)
 
 
-def snapshot(inputs: Path) -> dict[str, tuple[int, int, int]]:
-    """Return kind, size and time of every file outside the study, the cache and what a command may write."""
+def snapshot(inputs: Path, words: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Return kind, size and time of every file but in the cache and where a command may write: other studies', too."""
+    reads = words[0] in _READ and "--repair" not in words
+    beginnings = _NOT_COMPARED if reads else (*_NOT_COMPARED, *_OF_STUDY)
     found = {}
     for folder, folders, names in os.walk(inputs):
         here = Path(folder).relative_to(inputs)
-        folders[:] = [name for name in folders if here / name not in {Path("runs"), Path("cache"), Path("temporary")}]
+        folders[:] = [name for name in folders if not str(here / name).startswith(beginnings)]
         for name in (*names, *folders):
             stat = (Path(folder) / name).lstat()
+            is_made_by_reading = name.endswith("-shm") or (name.endswith("-wal") and not stat.st_size)
+            if str(here / name).startswith(beginnings) or is_made_by_reading:
+                continue
             times = 0 if Path(folder, name).is_dir() else stat.st_mtime_ns
             found[str(here / name)] = (stat.st_mode, stat.st_size if times else 0, times)
     return found
@@ -49,7 +64,7 @@ def snapshot(inputs: Path) -> dict[str, tuple[int, int, int]]:
 
 def run(case: Case, inputs: Path, limit: float) -> Result:
     """Run a case's command in a process of its own, forked from this one."""
-    before, began = snapshot(inputs), time.monotonic()
+    before, began = snapshot(inputs, case.words), time.monotonic()
     reader, writer = os.pipe()
     process = os.fork()
     if process == 0:
@@ -65,7 +80,7 @@ def run(case: Case, inputs: Path, limit: float) -> Result:
     status = os.waitstatus_to_exitcode(waited)
     text = output.decode("utf-8", "replace")
     problems = list(_problems(case, status, text, hung=not ended))
-    after = snapshot(inputs)
+    after = snapshot(inputs, case.words)
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     problems += [f"outside the study: {', '.join(changed[:5])}"] if changed else []
     return Result(case=case, status=status, seconds=time.monotonic() - began, output=text, problems=tuple(problems))
@@ -101,6 +116,7 @@ def _in_child(words: Sequence[str], inputs: Path, writer: int) -> NoReturn:
     os.chdir(inputs)
     (inputs / "temporary").mkdir(exist_ok=True)
     os.environ |= {"NAS_CACHE": str(inputs / "cache"), "HOME": str(inputs), "TMPDIR": str(inputs / "temporary")}
+    os.environ["MPLCONFIGDIR"] = str(inputs / "temporary")
     tempfile.tempdir = None
     resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, 2**28))
@@ -135,8 +151,16 @@ def _forbid_network() -> None:
         os.write(2, f"\nREACHED FOR THE NETWORK: {host}\n".encode())
         raise socket.gaierror
 
+    def connect_by_libpq(address: str = "", **options: Any) -> NoReturn:
+        os.write(2, f"\nREACHED FOR THE NETWORK: {address} {options}\n".encode())
+        raise psycopg.OperationalError("no network here")
+
     socket.socket.connect = connect  # type: ignore[method-assign, assignment]
     socket.getaddrinfo = resolve
+    with suppress(ImportError):  # libpq does not connect through Python's sockets
+        import psycopg  # noqa: PLC0415 - an extra
+
+        psycopg.connect = connect_by_libpq  # type: ignore[assignment]
 
 
 def _problems(case: Case, status: int, output: str, *, hung: bool) -> list[str]:
@@ -154,9 +178,8 @@ def _problems(case: Case, status: int, output: str, *, hung: bool) -> list[str]:
         problems.append("executed text")
     if status == 2 and not output.strip():
         problems.append("status 2 without a message")
-    control = {character for character in output if ord(character) < 32 or 0x7F <= ord(character) < 0xA0} - set(
-        "\n\t\r"
-    )
+    shown = _COLOURS.sub("", output) if case.words[:1] == ("train",) else output
+    control = {character for character in shown if ord(character) < 32 or 0x7F <= ord(character) < 0xA0} - set("\n\t\r")
     if control:
         problems.append(f"control characters {sorted(control)!r}")
     return problems

@@ -9,7 +9,19 @@ CODE = f"open('{CANARY}', 'w').close()"
 SHELL = f"touch {CANARY}"
 """Python and shell code that makes this file."""
 
+ADDRESSES = (
+    "postgresql://me@127.0.0.1:9/nas",
+    "postgresql+psycopg://me@/nas?host=127.0.0.1&port=9",
+    "http://127.0.0.1:9/mlflow",
+    "sqlite:///../../outside/trials.db",
+    "sqlite:///../../outside/none.db",
+    "file:///etc",
+    "databricks",
+)
+"""Addresses of a database or of MLflow that nobody has named: nothing may connect to them, or be made there."""
+
 SCALARS: tuple[Any, ...] = (
+    *ADDRESSES,
     None,
     True,
     False,

@@ -27,7 +27,7 @@ _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _LEVEL = 1
 """Compression level of gzip: higher ones make weights hardly smaller, and take longer."""
-_UNREADABLE = (gzip.BadGzipFile, EOFError, zlib.error)
+_UNREADABLE = (OSError, EOFError, zlib.error)
 
 Show = Callable[[int, int], None]
 
@@ -233,5 +233,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise StudyError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise StudyError(f"{path}: is a folder, an archive of nas pack is expected") from None
+    except OSError as error:  # such as a link to itself
+        raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from None
     with stream:
         yield cast("BinaryIO", stream)

@@ -43,6 +43,12 @@ ADVICE = (
     "again"
 )
 
+_TABLES = {
+    *("studies", "study_directions", "study_user_attributes"),
+    *("trials", "trial_params", "trial_values", "trial_user_attributes", "trial_system_attributes"),
+}
+"""Tables of Optuna's from which a study is read."""
+
 T = TypeVar("T")
 
 
@@ -169,25 +175,34 @@ def require_database(path: Path) -> None:
 
 
 def require_trials(path: Path) -> None:
-    """Refuse a database of something else, into which Optuna would write its tables.
+    """Refuse a database of something else, or one that has lost a table: Optuna would make its tables in it.
 
     A study from elsewhere may name any file as its database.
 
     Raises:
         StudyError: it is one.
     """
-    tables = _tables(path)
+    tables, has_study = _tables(path)
     if tables and "studies" not in tables:
         raise StudyError(f"{path}: a database of something else, with no trials of Optuna in it: {ADVICE}")
+    if has_study and (lost := _TABLES - tables):  # one without a study may be half-made
+        raise StudyError(
+            f"{path}: the study's database is damaged, it has no table {', '.join(sorted(lost))}: {ADVICE}"
+        )
 
 
-def _tables(path: Path) -> set[str]:
-    """Return the names of a database's tables; none for a file that cannot be read, which Optuna's error describes."""
+def _tables(path: Path) -> tuple[set[str], bool]:
+    """Return the names of a database's tables, and whether it holds a study.
+
+    None and False for a file that cannot be read, which Optuna's error describes.
+    """
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            return {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            has_study = "studies" in tables and database.execute("SELECT 1 FROM studies LIMIT 1").fetchone() is not None
+            return tables, has_study
     except sqlite3.Error:
-        return set()
+        return set(), False
 
 
 def _with_backoff(name: str) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nas.study.folders import TRACKING_STATE
-from search_spaces.files import read_plain_text, write_atomically
+from search_spaces.files import read_json, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class TrackingState:
         if not path.is_file():
             return None
         try:
-            return cls._parsed(json.loads(read_plain_text(path)))
+            return cls._parsed(read_json(path))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
 

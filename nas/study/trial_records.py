@@ -12,7 +12,8 @@ from nas.records.record_file import RecordFile
 from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, REPEAT, ROLE
 from nas.study.fast_storage import FastStorage
 from nas.study.storage import study_id
-from nas.study.storage_retries import call_with_backoff, place_of
+from nas.study.storage_retries import ADVICE, call_with_backoff, place_of
+from search_spaces.errors import StudyError
 
 if TYPE_CHECKING:
     from search_spaces import Architecture, Space
@@ -113,14 +114,21 @@ def description(architecture: "Architecture", space: "Space") -> dict[str, Any]:
 
 
 def _record(trial: FrozenTrial, space: "Callable[[], Space]") -> Record:
-    """Return the record of a trial; a waiting one's parameters are those that it was enqueued with."""
+    """Return the record of a trial; a waiting one's parameters are those that it was enqueued with.
+
+    Raises:
+        StudyError: what the database holds of it is damaged.
+    """
     # A worker stores the attributes one by one; all of them are stored when the trial has ended.
     names_to_read = Record.__dataclass_fields__ if trial.state.is_finished() else _ATTRIBUTES_OF_RUNNING
     attributes = {name: value for name, value in trial.user_attrs.items() if name in names_to_read}
+    described = trial.user_attrs.get(ARCHITECTURE) or _from_parameters(trial, space())
+    if not isinstance(described, dict) or not described.keys() <= Record.__dataclass_fields__.keys():
+        raise StudyError(f"trial {trial.number}: {ARCHITECTURE} is damaged in the study's database: {ADVICE}")
     return Record(
         **{
             **attributes,
-            **(trial.user_attrs.get(ARCHITECTURE) or _from_parameters(trial, space())),
+            **described,
             "trial": trial.number,
             "state": trial.state.name.lower(),
             "within": all(value <= 0 for value in trial.constraints.values()),

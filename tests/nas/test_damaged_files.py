@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,44 @@ def test_missing_database_is_named_and_not_created(folder: Path, how: str) -> No
     assert ((folder / "study.db").read_bytes() if how != "missing" else None) == before
     assert run(folder, "clean", "--all").exit_code == 0
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DROP TABLE trial_user_attributes", "is damaged, it has no table trial_user_attributes"),
+        (
+            "UPDATE trial_user_attributes SET value_json = 'NaN' WHERE key = 'architecture'",
+            "trial 0: architecture is damaged in the study's database",
+        ),
+        (
+            "UPDATE trial_user_attributes SET value_json = '{\"x\": 1}' WHERE key = 'architecture'",
+            "trial 0: architecture is damaged in the study's database",
+        ),
+    ],
+)
+def test_database_that_has_lost_what_it_held_is_named_and_left_as_it_is(
+    folder: Path, statement: str, message: str
+) -> None:
+    (folder / "records.jsonl").unlink()
+    with closing(sqlite3.connect(folder / "study.db")) as database, database:
+        database.execute(statement)
+    with closing(sqlite3.connect(folder / "study.db")) as database:
+        before = list(database.iterdump())
+    for command in ("pareto", "trials", "clean"):
+        result = run(folder, command)
+        assert result.exit_code == 2, (command, result.output, result.exception)
+        assert message in result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+    with closing(sqlite3.connect(folder / "study.db")) as database:
+        assert list(database.iterdump()) == before
+
+
+def test_tracking_state_of_terabytes_is_rebuilt(tmp_path: Path) -> None:
+    with (tmp_path / TRACKING_STATE).open("wb") as file:
+        file.truncate(2**33)  # sparse: it takes no room
+    assert TrackingState.read(tmp_path) is None
+    assert TrackingState.of(tmp_path) == TrackingState.read(tmp_path)
 
 
 @pytest.mark.parametrize("how", DAMAGES)

@@ -444,11 +444,22 @@ def test_unpacked_files_and_the_folders_that_name_them_are_on_the_disk(
     assert synced[-2:] == [there, there.parent]  # after the last renaming
 
 
-def test_pipe_is_no_archive(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        *(("pipe", "is no plain file"), ("loop", "cannot be read"), ("memory", "damaged, or no archive")),
+        *(("folder", "is a folder"), ("none", "no such file")),
+    ],
+)
+def test_what_is_no_plain_file_is_no_archive(place: str, message: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    result = nas("unpack", tmp_path / "pipe", "--runs", tmp_path / "elsewhere")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "memory").symlink_to("/proc/self/mem")  # a plain file whose first bytes cannot be read
+    result = nas("unpack", tmp_path / place, "--runs", tmp_path / "elsewhere")
     assert result.exit_code == 2
-    assert "is no plain file" in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"{tmp_path / place}: {message}")
 
 
 class TestRelocation:
