@@ -89,6 +89,7 @@ class Settings(FrozenModel):
     Attributes:
         space: name of the space, whose file is copied into the study.
         members: names of the spaces that are joined in it; empty where it is a single one.
+        stock_only: whether only their stock models are trained.
         data: as requested, `digits` or a path; the budgets have the resolved path.
         data_fingerprint: of the images that are trained on and validated on: without the sealed ones, of the subset.
         preset: name of the requested amount of training.
@@ -116,6 +117,7 @@ class Settings(FrozenModel):
     data_fingerprint: str
     classes: tuple[str, ...]
     members: tuple[str, ...] = ()
+    stock_only: bool = False
     preset: str = "standard"
     base: Budget | None = None
     budget: Budget
@@ -172,6 +174,14 @@ class Settings(FrozenModel):
     def inherits(self) -> bool:
         """Whether candidates start from trained weights."""
         return self.base is not None or self.budget.weights is not None
+
+    @property
+    def stock_noise(self) -> float:
+        """Typical standard deviation of mAP50-95 between trainings of one stock model; assumed to be that from scratch.
+
+        That of trainings from released weights was not measured.
+        """
+        return recipes.NOISE_SCRATCH
 
     @property
     def noise(self) -> float:

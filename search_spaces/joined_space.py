@@ -3,8 +3,8 @@
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -31,10 +31,25 @@ class JoinedSpace:
 
     Attributes:
         members: with names and base models that all differ.
+        closed: names of members of which nothing is proposed; all names of parameters stay.
     """
 
     name: str
     members: tuple[SearchSpace, ...]
+    closed: frozenset[str] = frozenset()
+
+    def without(self, names: Collection[str]) -> "JoinedSpace":
+        """Return the space of which nothing of these members is proposed any more."""
+        return replace(self, closed=frozenset(names))
+
+    @property
+    def open_members(self) -> tuple[SearchSpace, ...]:
+        """Members of which architectures are proposed."""
+        return tuple(member for member in self.members if member.short_name not in self.closed)
+
+    def is_open(self, architecture: Architecture) -> bool:
+        """Return whether an architecture may be proposed."""
+        return self.member_name(architecture) not in self.closed
 
     @property
     def scale(self) -> str:
@@ -53,8 +68,8 @@ class JoinedSpace:
 
     @property
     def size(self) -> int:
-        """Number of architectures."""
-        return sum(member.size for member in self.members)
+        """Number of architectures that may be proposed."""
+        return sum(member.size for member in self.open_members)
 
     @cached_property
     def hash(self) -> str:
@@ -69,8 +84,8 @@ class JoinedSpace:
 
     @property
     def stock(self) -> Architecture:
-        """Base model of the first member."""
-        return self.members[0].stock
+        """Base model of the first member that is open."""
+        return self.open_members[0].stock
 
     @property
     def start(self) -> tuple[Architecture, ...]:
@@ -179,8 +194,8 @@ class JoinedSpace:
         return self._by_name[name].of_flat(_unnamed(name, values))
 
     def every(self) -> Iterator[Architecture]:
-        """Yield all architectures, member after member."""
-        return chain.from_iterable(member.every() for member in self.members)
+        """Yield all architectures that may be proposed, member after member."""
+        return chain.from_iterable(member.every() for member in self.open_members)
 
     def factor_values(self, architecture: Architecture) -> dict[str, float]:
         """Return an architecture's values of the scaling factors of all members, by name; stock for those of others."""
@@ -189,13 +204,14 @@ class JoinedSpace:
 
     def sample(self, rng: random.Random) -> Architecture:
         """Draw a random architecture of a random member."""
-        return rng.choice(self.members).sample(rng)
+        return rng.choice(self.open_members).sample(rng)
 
     def mutate(self, architecture: Architecture, rng: random.Random, *, steps: int = 1) -> Architecture:
         """Return a neighbour in the same member, or sometimes a random architecture of another member."""
         member = self.member_of(architecture)
-        if rng.random() < _ANOTHER_MEMBER:
-            return rng.choice([other for other in self.members if other is not member]).sample(rng)
+        others = [other for other in self.open_members if other is not member]
+        if others and rng.random() < _ANOTHER_MEMBER:
+            return rng.choice(others).sample(rng)
         return member.mutate(architecture, rng, steps=steps)
 
     def cross(self, left: Architecture, right: Architecture, rng: random.Random) -> Architecture:

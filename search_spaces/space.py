@@ -71,6 +71,10 @@ class SearchSpace:
         """Return the name of the member that has an architecture: empty, for there is only one."""
         return ""
 
+    def is_open(self, architecture: Architecture) -> bool:  # noqa: ARG002 - a `JoinedSpace` looks at it
+        """Return whether an architecture may be proposed: any of a single space."""
+        return True
+
     def name_of(self, member: "SearchSpace", part: str) -> str:  # noqa: ARG002 - a `JoinedSpace` looks at it
         """Return the name of a member's slot or layer in the whole space: its own name."""
         return part

@@ -40,6 +40,21 @@ _HIDDEN_VALUES = {
     "ended": "finished",
 }
 """Values of columns that are hidden if all trials have them, or have none."""
+_STOCK_COLUMNS = {
+    "trial": "trial",
+    "member": "model",
+    "map50_95": "mAP50-95",
+    "gflops": "GFLOPs",
+    "latency_ms": "ms",
+    "measured_ms": "measured",
+    "params": "params",
+    "map50": "mAP50",
+    "epochs": "epochs",
+    "seconds": "s",
+    "finding": "finding",
+}
+"""Columns of a study of stock models; the latencies where there are any."""
+_STOCK_NARROW = ("seconds", "map50", "trial", "params", "epochs")
 _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "seeds", "latency_ms", "gflops")
 """Columns that a narrow terminal drops, in this order."""
 
@@ -94,6 +109,9 @@ def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False)
     """
     records = study.records()
     front = study.front(records)
+    if study.settings.stock_only:
+        _print_stock_models(study, records, front, shown)
+        return
     title = f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}"
     warning = nothing_learned(study, records)
     verdict, problem = (None, []) if warning or not front else _verdict(study, records)
@@ -107,6 +125,30 @@ def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False)
         show.lines(_remarks(study, records, front, verdict, problem, learned=not warning))
     elif problem:
         show.lines(problem)
+
+
+def _print_stock_models(study: "StoredStudy", records: "list[Record]", front: "list[Record]", shown: Format) -> None:
+    """Print all models of a study of stock models, with what was found of each, and which to take."""
+    from nas.records.record import columns_of, stock_of
+    from nas.report.search_findings import search_findings
+    from nas.report.stock_models import ordered, remarks_on
+    from nas.study.running_trials import with_progress
+
+    found, on_front = remarks_on(records, front, study.settings), {record.trial for record in front}
+    rows = [
+        {**record.as_row(columns_of(records)), "on_front": record.trial in on_front, "finding": found[record.trial]}
+        for record in with_progress(study, ordered(records))
+    ]
+    headings = {**_STOCK_COLUMNS}
+    for name in ("latency_ms", "measured_ms"):
+        if all(row[name] is None for row in rows):
+            del headings[name]
+    title = f"Stock models of {study.name}: {', '.join(study.settings.objectives)}, {study.settings.budget.summary}"
+    show.rows(rows, shown, title=title, columns=headings, narrow=_STOCK_NARROW if shown == "table" else None)
+    if shown == "table":
+        show.lines(nothing_learned(study, records))
+        stock = stock_of(records)
+        show.lines([] if stock is None else search_findings(study, records, front, stock, None))
 
 
 def _beside_stocks(study: "StoredStudy", records: "list[Record]", front: "list[Record]") -> dict[int, dict[str, Any]]:

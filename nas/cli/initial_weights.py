@@ -27,6 +27,8 @@ def describe(settings: "Settings", coverage: "Coverage | None" = None) -> str:
         epochs = with_unit(settings.base.epochs, "epoch")
         whose = "the stock model of its member, which is" if settings.members else "the stock model, which is"
         return f"of {whose} trained first, once, for {epochs}{first}{taken}"
+    if settings.stock_only and not start:
+        return "random: every stock model from scratch"
     without = "random: every candidate from scratch, since no stock model is trained first and no --weights are given"
     return f"of {name}, where layers and shapes agree{taken}" if start else without
 

@@ -238,9 +238,11 @@ def train(
 
 def _early_stopping(settings: "Settings") -> str:
     """Return after which epochs trainings may be stopped; empty if they may not."""
+    rungs = ", ".join(map(str, settings.budget.rungs))
+    if settings.stock_only and rungs:
+        return f"after epoch {rungs} a model that is dominated by more than noise is not trained further"
     if settings.stopping is None:
         return ""
-    rungs = ", ".join(map(str, settings.budget.rungs))
     return f"after epoch {rungs} about one in {settings.stopping.eta} continues" if rungs else "none: too few epochs"
 
 
@@ -316,8 +318,9 @@ def _preset(settings: "Settings", images: int) -> str:
 
     preset, budget, base = PRESETS[settings.preset], settings.budget, settings.base
     usual_epochs = preset.epochs if settings.inherits else preset.scratch_epochs
+    flag, usual_epochs = ("--base-epochs", preset.base_epochs) if settings.stock_only else ("--epochs", usual_epochs)
     numbers = {
-        "--epochs": (budget.epochs, epochs_for(usual_epochs, images)),
+        flag: (budget.epochs, epochs_for(usual_epochs, images)),
         "--image-size": (budget.image_size, preset.image_size),
         **({"--base-epochs": (base.epochs, epochs_for(preset.base_epochs, images))} if base is not None else {}),
     }
@@ -406,7 +409,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "images": _images(plan),
         "holdout": _holdout(plan),
         "few": few_images_in_words(len(plan.sealed.images) if plan.sealed else plan.judging),
-        "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
+        "budget": f"{with_unit(run.trials, 'stock model' if settings.stock_only else 'trial')} of {budget.summary}",
         **({} if outlook is None else estimating.lines(outlook, plan.folder)),
         "batch": _batch(plan),
         "slope": slope,
@@ -415,7 +418,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "weights": initial_weights.describe(settings, plan.coverage),
         "advice": initial_weights.advice(plan),
         "aim": rewarded.describe(settings) if settings.reward else ", ".join(settings.objectives),
-        "sampler": settings.sampler,
+        "sampler": "" if settings.stock_only else settings.sampler,
         "latency": _predicted(plan),
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}{f': {plan.workers}' if plan.workers else ''}",

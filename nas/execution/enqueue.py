@@ -16,7 +16,7 @@ def enqueue_extremes(study: Study, records: Sequence[Record]) -> None:
     Raises:
         StudyError: no architecture is within all limits.
     """
-    if study.settings.confirms:
+    if study.settings.confirms or study.settings.stock_only:
         return
     roles, fingerprints = {record.role for record in records}, {record.fingerprint for record in records}
     rng = random.Random(study.settings.budget.seed)  # noqa: S311 - proposals, not secrets

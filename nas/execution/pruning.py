@@ -14,14 +14,17 @@ from search_spaces import Architecture
 from trials import Ending, Epoch, Limits
 
 
-def limits_of(attributes: Mapping[str, Any], limits: Limits) -> Limits:
+def limits_of(attributes: Mapping[str, Any], settings: Settings) -> Limits:
     """Return a trial's limits: none for the stock model, which is the reference, and for repeats; else the study's.
+
+    Where only stock models are trained, they hold for these.
 
     Args:
         attributes: user attributes of the trial.
-        limits: of the study.
+        settings: of the study.
     """
-    return Limits() if attributes.get(ROLE) == "stock" or REPEAT in attributes else limits
+    is_reference = attributes.get(ROLE) == "stock" and not settings.stock_only
+    return Limits() if is_reference or REPEAT in attributes else settings.limits
 
 
 def promote(study: Study, trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:

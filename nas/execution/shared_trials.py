@@ -209,7 +209,7 @@ class StockSharing:
             return True
         if not training.is_done and shared.has_outcome(training.files):
             shared.fetch_training(training.files, anew=True)  # an interrupted training may have left some here
-        if training.is_done:
+        if training.is_done or training.left_out:
             return False
         before = shared.machines.other_holder(self._task)
         if shared.machines.claim(self._task, shared.machines.lost()):
@@ -243,6 +243,11 @@ class StockSharing:
             _log.info("waiting for machine %s, which trains %s for all", host, self._training.title)
 
     def publish(self) -> None:
-        """Store the files of a training that has finished, or take those of the machine that was first."""
+        """Store the files of a training that has finished, or take those of the machine that was first.
+
+        Of a member that is left out, the others get to know that.
+        """
         if self._shared is not None and self._training.is_done:
             self._shared.publish_first(self._training.files)
+        elif self._shared is not None and self._training.member:
+            self._shared.publish(self._training.files, large=False)

@@ -114,8 +114,9 @@ class Supervisor:
         try:
             for worker in self._workers if self._work_left(self._study.records()) else ():
                 self._start(worker)
-            with self._study.proposal_lock.held():  # several machines may begin at once
-                enqueue_extremes(self._study, self._study.records())
+            if not self._study.settings.members:  # else workers do, who know which members are left out
+                with self._study.proposal_lock.held():  # several machines may begin at once
+                    enqueue_extremes(self._study, self._study.records())
             while (records := self._watch()) is not None:
                 self._on_tick(records)
                 time.sleep(_TICK_SECONDS)

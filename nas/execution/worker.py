@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +24,7 @@ from optuna.trial import Trial
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nas.execution import shared_trials
-from nas.execution.enqueue import enqueue_repeat
+from nas.execution.enqueue import enqueue_extremes, enqueue_repeat
 from nas.execution.problem_line import print_problem
 from nas.execution.pruning import limits_of, promote, store_outcome
 from nas.execution.retrying import retried, retry
@@ -34,6 +35,7 @@ from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, HOST
 from nas.records.trial_files import TrialFiles
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.suggest import suggest
+from nas.study.stock_rungs import StockRungs
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from nas.study.trial_records import description
@@ -84,10 +86,15 @@ class Worker:
         self._proposal_lock = study.proposal_lock
         self._supervisor = os.getppid() if supervisor is None else supervisor
         self._exhausted = False
+        self._left_out: Mapping[str, str] = {}
+        self._stock_rungs = StockRungs(study)
 
     def run(self) -> None:
         """Run trials until none remains, or this process uses too much memory."""
         self._train_stock_models()
+        self._left_out = self.study.stock_trainings.left_out
+        if self._left_out:
+            self.study.forget_proposals()
         while not self.outgrown and self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
@@ -105,9 +112,12 @@ class Worker:
 
     def _train_stock_models(self) -> None:
         """Train the stock models that no other worker trains, one after the other, and wait for the others."""
-        trainings = self.study.stock_trainings
+        trainings, scoring = self.study.stock_trainings, self.study.scoring
         sharing = {training.member: StockSharing(self.study, training) for training in trainings}
         while not trainings.failure and (pending := trainings.pending):
+            pending.sort(
+                key=lambda training: scoring.cost_table.cost(training.stock).gflops
+            )  # a cheap one may dominate costly ones
             taken = next((training for training in pending if (lock := training.lock).take(wait=False)), None)
             if taken is None:
                 self._require_supervisor()
@@ -122,12 +132,19 @@ class Worker:
         """Train a stock model, whose lock this process holds, unless that is done by now, or another machine does."""
         if not sharing.is_ours():
             self._require_supervisor()
-        elif not training.is_done and not training.failure:
+        elif not training.is_done and not training.left_out:
             log.info("training %s", training.title)
+            reasons, publish = list[str](), sharing.epoch_callback()
+
+            def is_hopeful(epoch: Epoch) -> bool:
+                publish(epoch)
+                reasons[:] = [self._stock_rungs.reason_to_stop(training.stock, epoch, training.budget)]
+                return not reasons[0]
+
             with self._memory_limit.applied(), _heartbeat(training.files):
-                go_on = self._epoch_callback(training.files, training.budget.epochs, sharing.epoch_callback())
+                go_on = self._epoch_callback(training.files, training.budget.epochs, is_hopeful)
                 try:
-                    outcome = training.train(go_on, self.study.scoring.costs(training.stock))
+                    outcome = training.train(go_on, self.study.scoring.costs(training.stock), lambda: reasons[0])
                 except StockTrainingTaken as taken:
                     log.info("%s", taken)
                     return
@@ -161,6 +178,8 @@ class Worker:
         self.study.read_number_of_trials()
         records = self.study.records()
         if self.study.remaining_trials(records) and not self.study.reason_to_stop(records):
+            if self.study.settings.members:  # not before it is known which members are left out
+                enqueue_extremes(self.study, records)
             enqueue_repeat(self.study, records)
             return True
         self._proposal_lock.release()
@@ -194,6 +213,9 @@ class Worker:
             trial.set_user_attr(DETAIL, str(error))
             self._exhausted = True
             raise optuna.TrialPruned from None
+        if (reason := self._left_out.get(self.study.space.member_name(architecture))) is not None:
+            trial.set_user_attr(DETAIL, reason)
+            raise optuna.TrialPruned(reason)
         shared_trials.require_alone(self.study, trial, architecture, self._proposal_lock)
         with self.study.storage.batch():
             trial.set_user_attr(ARCHITECTURE, description(architecture, self.study.space))
@@ -205,7 +227,7 @@ class Worker:
         files.folder.mkdir(parents=True, exist_ok=True)
         files.progress.unlink(missing_ok=True)
         self._take_checkpoint(trial, files)
-        limits = limits_of(trial.user_attrs, self.study.settings.limits)
+        limits = limits_of(trial.user_attrs, self.study.settings)
         budget = scoring.budget(architecture, trial.user_attrs.get(REPEAT, 0))
         cached = scoring.recall(architecture, budget, limits, files)
         outcome = cached or self._evaluate(trial, architecture, budget, limits, files)
@@ -230,11 +252,15 @@ class Worker:
     def _evaluate(
         self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles
     ) -> Outcome:
-        publisher = EpochPublisher(self.study, trial, files)
+        publisher, reason = EpochPublisher(self.study, trial, files), ""
 
         def promoted(epoch: Epoch) -> bool:
+            nonlocal reason
             publisher.publish()
-            return promote(self.study, trial, architecture, epoch)
+            if not self.study.settings.stock_only:
+                return promote(self.study, trial, architecture, epoch)
+            reason = self._stock_rungs.reason_to_stop(architecture, epoch, budget)
+            return not reason
 
         try:
             with self._memory_limit.applied():
@@ -249,6 +275,8 @@ class Worker:
                 )
         except MemoryError:  # too little was left for `evaluate` to return the outcome
             outcome = Outcome(architecture=architecture, ending=Ending.OUT_OF_MEMORY, detail="on the host: MemoryError")
+        if outcome.ending is Ending.STOPPED:
+            outcome = replace(outcome, detail=reason)
         self.outgrown = self._growth.after(ran_out=outcome.ending is Ending.OUT_OF_MEMORY)
         return outcome
 

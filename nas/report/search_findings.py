@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from nas.algorithms.pareto import main_cost
 from nas.records.record import Record, stocks_of
-from nas.report import stock_front, verdicts
+from nas.records.trial_files import TrialFiles
+from nas.report import stock_front, stock_models, verdicts
 from nas.report.readable_study import ReadableStudy
 from nas.report.trust import Trust
 from nas.report.trusting import noise_of, number_of_finalists
@@ -23,8 +24,12 @@ def search_findings(
         stock: record of the stock model, which has finished; of several members see `stock_front`.
         trust: how far the ranking can be believed; None if it is not known, or the study trains models again.
     """
+    if study.settings.stock_only:
+        export = command("export", study.folder)
+        return stock_models.verdict_lines(records, front, study.settings, export=export)
     if study.settings.members:
-        return stock_front.findings(front, stocks_of(records), main_cost(study.settings.objectives))
+        beside = stock_front.findings(front, stocks_of(records), main_cost(study.settings.objectives))
+        return [*beside, *left_out(study)]
     judging, is_search = judging_command(study), study.settings.confirms is None
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, list(records)), [])
     measure = trust.measure if trust else command("trust", study.folder) if is_search else judging
@@ -37,6 +42,16 @@ def search_findings(
     if best.trial == stock.trial and len(front) > 1:
         found.append(f"let fresh seeds judge the front: {judging}")
     return [text for text in found if text]
+
+
+def left_out(study: ReadableStudy) -> list[str]:
+    """Return a line for each member of a search that is left out: its stock model was stopped, or has failed."""
+    settings = study.settings
+    if settings.base is None or not settings.members:
+        return []
+    trainings = TrialFiles.of_stock_models(study.folder, settings.members)
+    outcomes = {member: files.read_outcome() for member, files in trainings.items()}
+    return stock_models.left_out_lines(outcomes, settings.base.epochs)
 
 
 def judging_command(study: ReadableStudy) -> str:

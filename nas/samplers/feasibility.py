@@ -72,8 +72,9 @@ class FeasibilityFilter:
         return best(within, key=lambda architecture: self._table().cost(architecture).macs, default=None)
 
     def allows(self, architecture: Architecture) -> bool:
-        """Return whether an architecture is within all limits, and can be built."""
-        return self._is_buildable(architecture) and self.exceeded(architecture) is None
+        """Return whether an architecture may be proposed: of an open member, within all limits, and can be built."""
+        may_be_proposed = self._space.is_open(architecture) and self._is_buildable(architecture)
+        return may_be_proposed and self.exceeded(architecture) is None
 
     def _is_buildable(self, architecture: Architecture) -> bool:
         """Return whether an architecture can be built; without scaling factors every choice of a slot is legal."""
@@ -81,7 +82,13 @@ class FeasibilityFilter:
         return not member.scaling_factors or member.incompatibility(architecture) is None
 
     def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """Take cheaper choices in random slots until the architecture is within limits; return None if that fails."""
+        """Take cheaper choices in random slots until the architecture is within limits.
+
+        Returns:
+            None if that fails, or the architecture is of a member of which nothing is proposed.
+        """
+        if not self._space.is_open(architecture):
+            return None
         while (cost_name := self.exceeded(architecture)) is not None:
             cheaper = self._cheaper(architecture, cost_name)
             if not cheaper:

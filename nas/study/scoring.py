@@ -69,7 +69,11 @@ class Scoring:
     @cached_property
     def cost_table(self) -> SpaceCosts:
         """Deployed cost of every architecture; building it takes seconds."""
-        return space_costs.table(self._space, len(self._settings.classes), self._settings.budget.deploy_size)
+        return self.cost_table_of(self._space)
+
+    def cost_table_of(self, space: Space) -> SpaceCosts:
+        """Return the deployed costs of the architectures that are proposed of the study's space."""
+        return space_costs.table(space, len(self._settings.classes), self._settings.budget.deploy_size)
 
     def costs(self, architecture: Architecture) -> Costs | None:
         """Return the costs of an architecture before it is built; None if its latency matters and must be measured."""
@@ -101,9 +105,10 @@ class Scoring:
         return cached.restore(architecture, costs, files, judged=judged)
 
     def remember(self, outcome: Outcome, budget: Budget, files: TrialFiles) -> None:
-        """Put the outcome of a training into the cache."""
+        """Put the outcome of a training into the cache; of stock models alone with weights, for later searches."""
         if self._cache is not None:
-            self._cache.write(self._key(outcome.architecture, budget), outcome, files)
+            key, copies = self._key(outcome.architecture, budget), self._settings.stock_only
+            self._cache.write(key, outcome, files, copy_weights=copies)
 
     def _key(self, architecture: Architecture, budget: Budget) -> str:
         judging = self._settings.judging.fingerprint if self._settings.judging else ""

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from trials import Budget, Ending, Epoch, Outcome, evaluate
 from trials.data import datasets, holdout
 from trials.scores import Costs
 
-_FINISHED = Ending.FINISHED.value
+_FINISHED, _STOPPED = Ending.FINISHED.value, Ending.STOPPED.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +71,18 @@ class StockTraining:
     def failure(self) -> str | None:
         """Message on why it ended without weights; None if it did not."""
         outcome = self.outcome()
-        if outcome is None or outcome["ending"] == _FINISHED:
+        if outcome is None or outcome["ending"] in {_FINISHED, _STOPPED}:
             return None
         advice = Ending(outcome["ending"]).advice
         return f"{self.title} could not be trained: {outcome['detail'] or outcome['ending']} ({advice})"
+
+    @property
+    def left_out(self) -> str | None:
+        """Why nothing starts from its weights: it was stopped at a rung, or has failed; None else."""
+        outcome = self.outcome()
+        if outcome is not None and outcome["ending"] == _STOPPED:
+            return f"{self.title} was not trained further: {outcome['detail']}"
+        return self.failure
 
     @cached_property
     def key(self) -> str:
@@ -112,22 +120,30 @@ class StockTraining:
         budget = self.budget.model_copy(update={"sealed": other.budget.sealed})
         return budget == other.budget and sealed[0] == sealed[1] and self.stock.fingerprint == other.stock.fingerprint
 
-    def train(self, go_on: Callable[[int, Epoch], bool], costs: Costs | None) -> Outcome:
+    def train(
+        self, go_on: Callable[[int, Epoch], bool], costs: Costs | None, why_stopped: Callable[[], str] = str
+    ) -> Outcome:
         """Train to the end, or restore an equal training from the score cache; the caller holds the lock.
 
         Args:
             go_on: called after every epoch; False ends the training.
             costs: of the stock model.
+            why_stopped: returns why `go_on` has ended the training, for the outcome.
         """
         self.files.progress.unlink(missing_ok=True)
         self.files.outcome.unlink(missing_ok=True)  # of a training whose weights were deleted
         outcome = self._recall(costs)
         if outcome is None:
             outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
+            if outcome.ending is Ending.STOPPED:
+                outcome = replace(outcome, detail=why_stopped())
             if self.cache:
                 self.cache.write(self.key, outcome, self.files, copy_weights=True)
         self.files.write_outcome(outcome)
-        if outcome.ending is Ending.FINISHED:  # not before: a worker killed in between would train all epochs again
+        if outcome.ending in {
+            Ending.FINISHED,
+            Ending.STOPPED,
+        }:  # not before: a worker killed in between would train all epochs again
             self.files.checkpoint.unlink(missing_ok=True)
         return outcome
 

@@ -29,18 +29,30 @@ class StockTrainings:
 
     @property
     def failure(self) -> str | None:
-        """Message on the first that ended without weights; None if none did."""
+        """Message on the first that failed, if nothing can start from any; else None."""
+        if any(one.is_done or one.left_out is None for one in self):
+            return None
         return next((failure for one in self if (failure := one.failure)), None)
 
     @property
+    def left_out(self) -> dict[str, str]:
+        """Why nothing is proposed of a member, by its name: its stock model was stopped at a rung, or has failed."""
+        return {one.member: reason for one in self if (reason := one.left_out)}
+
+    @property
     def pending(self) -> list[StockTraining]:
-        """Trainings from which candidates cannot start yet, without those that have failed."""
-        return [one for one in self if not one.is_done and not one.failure]
+        """Trainings from which candidates cannot start yet, without those that are left out."""
+        return [one for one in self if not one.is_done and not one.left_out]
 
     def prepare(self) -> None:
-        """Prepare each for another run of the study, as `StockTraining.prepare` does."""
+        """Prepare each for another run of the study: those that failed are tried again if nothing can start from any.
+
+        Otherwise a member that was left out stays so: the study has gone on without it.
+        """
+        is_ended = self.failure is not None
         for one in self:
-            one.prepare()
+            if is_ended or one.is_done:
+                one.prepare()
 
     def copy_from(self, other: "StockTrainings") -> None:
         """Take the weights of equal trainings of another study that are done."""

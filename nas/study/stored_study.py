@@ -213,7 +213,7 @@ class StoredStudy:
 
     def remaining_trials(self, records: Sequence[Record]) -> int:
         """Return how many further trials may begin now."""
-        if self.settings.confirms:
+        if self.settings.confirms or self.settings.stock_only:
             return sum(record.state == "waiting" for record in records)
         taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)

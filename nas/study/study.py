@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nas import ranges
+from nas.algorithms.dominance import rungs_of
 from nas.records.record import Record, find_record, its_stock, mean_over_seeds, stocks_of
 from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT
 from nas.samplers.base import FilteredSampler
@@ -31,7 +32,7 @@ from nas.study.stock_trainings import StockTrainings
 from nas.study.storage import study_id
 from nas.study.stored_study import StoredStudy
 from nas.study.trial_records import description
-from search_spaces import Architecture
+from search_spaces import Architecture, JoinedSpace, Space
 from search_spaces.errors import NasError, StudyError
 from search_spaces.files import require_place, write_atomically
 from search_spaces.joined_space import require_one
@@ -68,12 +69,24 @@ class Study(StoredStudy):
     @cached_property
     def sampler(self) -> FilteredSampler:
         """Sampler of the settings, behind the feasibility filter."""
-        return make_sampler(self.settings, self.space, self.feasible, trials=self.file.run.trials)
+        return make_sampler(self.settings, self.searched, self.feasible, trials=self.file.run.trials)
+
+    @cached_property
+    def searched(self) -> Space:
+        """Space of which architectures are proposed: without the members that are left out."""
+        left_out = self.stock_trainings.left_out
+        return self.space.without(left_out) if left_out and isinstance(self.space, JoinedSpace) else self.space
+
+    def forget_proposals(self) -> None:
+        """Make sampler and filter anew when they are needed next: by now members may be left out."""
+        for name in ("searched", "feasible", "sampler", "optuna"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def feasible(self) -> FeasibilityFilter:
         """Feasibility filter: limits on costs that are counted or predicted before training."""
-        return FeasibilityFilter(self.space, lambda: self.scoring.cost_table, self.settings.limits, self.latency_table)
+        table = partial(self.scoring.cost_table_of, self.searched)
+        return FeasibilityFilter(self.searched, table, self.settings.limits, self.latency_table)
 
     @cached_property
     def latency_table(self) -> SpaceLatencies | None:
@@ -89,7 +102,9 @@ class Study(StoredStudy):
         budget = self.settings.base
         if budget is None:
             return StockTrainings(self.space, {})
-        budget = budget.model_copy(update={"sealed": self.sealed, "subset": self.settings.subset})
+        rungs = rungs_of(budget.epochs) if self.settings.members else ()
+        read = {"sealed": self.sealed, "subset": self.settings.subset, "rungs": rungs}
+        budget = budget.model_copy(update=read)
         trainings = [
             StockTraining(folder=self.folder, stock=stock, budget=budget, member=name, cache=self._cache)
             for stock, name in ((stock, self.space.member_name(stock)) for stock in self.space.stocks)

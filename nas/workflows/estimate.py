@@ -130,8 +130,8 @@ def _before_trials(times: ProcessTimes, search: PlannedSearch, extra: float) -> 
     """Return the seconds of the stock models' trainings before all trials, which the workers share; 0 without any."""
     if search.base is None:
         return 0.0
-    one = extra + training_seconds(times.stock, search.base, search.data)
-    return one * math.ceil(search.stocks / search.workers)
+    each = [extra + training_seconds(one, search.base, search.data) for one in times.stocks]
+    return max(sum(each) / search.workers, *each)
 
 
 def _stopped(times: TrainingTimes, search: PlannedSearch) -> tuple[float, float]:
@@ -170,7 +170,7 @@ def rough_seconds(search: PlannedSearch, stock_gflops: float) -> float:
     """Return roughly how long a search takes, from GFLOPs and images alone; nothing is measured.
 
     Args:
-        stock_gflops: of the stock model, at the size of deployment.
+        stock_gflops: of the stock model, of several members their mean, at the size of deployment.
     """
     budget = search.budget
     gflops = stock_gflops * (budget.image_size / budget.deploy_size) ** 2

@@ -4,10 +4,9 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from nas.algorithms.pareto import main_cost
-from nas.records.record import stocks_of
-from nas.report import stock_front
+from nas.records.record import stock_of
 from nas.report.ablation import Ablation
+from nas.report.search_findings import search_findings
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trial, ablated_trials
@@ -50,8 +49,8 @@ def findings_of(study: Study) -> Findings:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
     groups = [[] if verdict is None else verdict.lines(), *(ablation.lines() for ablation in ablations)]
-    if study.settings.members and (stocks := stocks_of(records)):
-        groups.append(stock_front.findings(study.front(records), stocks, main_cost(study.settings.objectives)))
+    if study.settings.members and (stock := stock_of(records)) is not None:
+        groups.append(search_findings(study, records, study.front(records), stock, None))
     remarks: list[list[str]] = []
     tables = {} if verdict is None else {"verdict.json": json.dumps(verdict.as_document(), indent=1)}
     for ablation in ablations:

@@ -21,7 +21,8 @@ def default_name(request: Request, space: Space, data: DataSet) -> str:
     """Return the name of a study for which none was given, such as `v9t-digits` or `v9t-digits-fine`."""
     if request.refine is not None:
         return f"{request.refine}-fine"
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{space.name}{space.scale}-{data.name}")
+    ending = "-stock" if request.stock_only else ""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{space.name}{space.scale}-{data.name}{ending}")
 
 
 def free_name(stem: str, settings: Settings, storage: str | None, runs: Path) -> str:

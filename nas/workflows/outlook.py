@@ -1,6 +1,7 @@
 """How long a planned search takes, by the best that is known: its trials so far, timed trainings, or a rough rate."""
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from nas.records.pace import pace
 from nas.study.folders import STUDY
@@ -59,7 +60,7 @@ def outlook(
     if elsewhere:
         return Outlook(seconds=None, how="not known: the workers run on other machines")
     search = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data, plan.sealed)
-    rough = rough_seconds(search, plan.stock.gflops)
+    rough = rough_seconds(search, fmean(one.gflops for one in plan.stocks))
     if not always and rough < WORTH_TIMING and not timing.is_measured(plan.space, search, cache):
         return Outlook(seconds=rough, how="by a rough rate; --dry-run times trainings")
     try:

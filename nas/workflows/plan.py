@@ -120,6 +120,8 @@ class Plan:
         settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
         settings = settings.model_copy(update={"pretrained": pretrained})
         run = request.run(device, workers)
+        if request.stock_only:
+            run = run.model_copy(update={"trials": len(space.members)})
         fits = fitted(request, space, settings, run, data, sealed=sealed, trying=trying)
         settings, run = fits.settings, fits.run
         coverage = _require_inheritance(request.checkpoint, space, data)
@@ -270,6 +272,7 @@ def _settings(
         "data_fingerprint": data.fingerprint,
         "classes": data.classes,
         "members": space.member_names,
+        "stock_only": request.stock_only,
         "preset": request.chosen_preset()[0],
         "base": request.stock_budget(space, data, worker_device),
         "budget": request.budget(space, data, worker_device),

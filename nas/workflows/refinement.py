@@ -7,7 +7,7 @@ from nas.study.fetching import fetched
 from nas.study.folders import SPACE, existing
 from nas.study.study import Study
 from nas.workflows.request import Request
-from search_spaces import Space, joined_file, space_file
+from search_spaces import SearchSpace, Space, joined_file, scaling, space_file
 from search_spaces.errors import SpecError
 from search_spaces.joined_space import require_one
 from search_spaces.refine import refine
@@ -42,16 +42,36 @@ def _require_the_same(request: Request, coarse: Study) -> None:
         raise SpecError(mistakes)
 
 
+def stock_models(space: Space, text: str) -> tuple[Space, str]:
+    """Return the space of the stock models of several spaces alone, and the text of its file.
+
+    Raises:
+        SpecError: it is a single space.
+    """
+    if isinstance(space, SearchSpace):
+        raise SpecError(f"stock-only: it compares several spaces, got {space.short_name} alone (--space v8n,v9t,v11n)")
+    document = parse_yaml(text)
+    for member in space_file.parts(document):
+        for name in ("slots", "insert", "start"):
+            member.pop(name, None)
+        member["macro"] = {scaling.DEPTH: 1.0}  # a file has one choice at least
+    return joined_file.parse(document), space_file.dump(document)
+
+
 def resolve_space(request: Request) -> tuple[Request, Space, str]:
     """Return a request, its space and the text of the space file; one that refines a study gets that study's data.
 
     Raises:
-        SpecError: the space file is wrong; the study to refine does not exist or has found nothing.
+        SpecError: the space file is wrong; the study to refine does not exist or has found nothing; only stock models
+            are wanted of a single space.
     """
     if request.refine is None:
         name, scale, modules = request.space_name, request.scale, request.modules or ()
-        text = joined_file.text(name, scale=scale, modules=modules)
-        return request, joined_file.load(name, scale=scale, modules=modules), text
+        space, text = (
+            joined_file.load(name, scale=scale, modules=modules),
+            joined_file.text(name, scale=scale, modules=modules),
+        )
+        return (request, *stock_models(space, text)) if request.stock_only else (request, space, text)
     coarse = fetched(Study.open(existing(request.refine, request.runs_folder)))
     _require_the_same(request, coarse)
     text = refined_space(coarse)

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from nas import ranges
+from nas.algorithms.dominance import rungs_of
 from nas.algorithms.successive_halving import Stopping
 from nas.execution import gpus
 from nas.settings import RunSettings
@@ -22,6 +23,7 @@ from nas.workflows.search_options import (
     DEPLOY_SIZE,
     MOST_WORKERS,
     PRETRAINED,
+    SMALLEST,
     USUAL_TRIALS,
     SearchOptions,
     instead_of,
@@ -47,8 +49,9 @@ class Request(SearchOptions):
 
     @property
     def space_name(self) -> str:
-        """Name or path of the search space."""
-        return DEFAULT_SPACE if self.space is None else os.fspath(self.space)
+        """Name or path of the search space, or names of several."""
+        usual = SMALLEST if self.stock_only else DEFAULT_SPACE
+        return usual if self.space is None else os.fspath(self.space)
 
     @property
     def runs_folder(self) -> Path:
@@ -87,18 +90,20 @@ class Request(SearchOptions):
         return name, PRESETS[name]
 
     def stock_budget(self, space: Space, data: DataSet, device: str) -> Budget | None:
-        """Return the budget of the stock model's training; None if candidates do not start from it.
+        """Return the budget of the stock model's training; None if candidates do not start from it, or there are none.
 
         Raises:
             SpecError: with every number that is out of range; `from_scratch` together with weights or base epochs.
         """
-        _, preset = self.chosen_preset()
         self.require_one_start()
-        if self.from_scratch or self.base_epochs == 0:
+        if self.stock_only or self.from_scratch or self.base_epochs == 0:
             return None
-        epochs = _given(self.base_epochs, epochs_for(preset.base_epochs, data.train_images))
-        numbers = {"epochs": epochs, "weights": self._absolute_checkpoint()}
+        numbers = {"epochs": self._stock_epochs(data), "weights": self._absolute_checkpoint()}
         return self._budget(space, data, device, numbers, self._recipe(inherited=self.weights is not None))
+
+    def _stock_epochs(self, data: DataSet) -> int:
+        _, preset = self.chosen_preset()
+        return _given(self.base_epochs, epochs_for(preset.base_epochs, data.train_images))
 
     def require_one_start(self) -> None:
         """Refuse a request for random weights that names others as well.
@@ -124,14 +129,18 @@ class Request(SearchOptions):
         usual = preset.epochs if inherits else preset.scratch_epochs
         epochs = _given(self.epochs, epochs_for(usual, data.train_images))
         stopping = self.stopping()
+        rungs = stopping.rungs(epochs) if stopping else ()
+        if self.stock_only:
+            epochs = self._stock_epochs(data)
+            rungs = rungs_of(epochs)
         numbers = {
             "epochs": epochs,
             "weights": None if from_stock else self._absolute_checkpoint(),
             "channels": "important" if inherits and space.searches_width else "first",
             "timeout": self.trial_timeout,
-            "rungs": stopping.rungs(epochs) if stopping else (),
+            "rungs": rungs,
         }
-        if self.first_rung is not None and not numbers["rungs"]:
+        if self.first_rung is not None and not rungs:
             raise SpecError(
                 f"first-rung: input should be less than the epochs of a trial, got {self.first_rung} "
                 f"(a trial has {epochs} epochs)"

@@ -193,7 +193,7 @@ def train_stock_models(
         show: called after every epoch with the training and its number.
 
     Raises:
-        StudyError: candidates do not start from a stock model, another process trains one, or a training failed.
+        StudyError: candidates do not start from a stock model, another process trains one, or all trainings failed.
     """
     trainings = tuple(study.stock_trainings)
     if not trainings:
@@ -207,10 +207,10 @@ def train_stock_models(
         for training in trainings:
             with training.lock.held_at_once(running):
                 training.prepare()
-                if not training.is_done:
+                if not training.is_done and training.left_out is None:
                     training.train(_epoch_callback(training, show), study.scoring.costs(training.stock))
-            if training.failure:
-                raise StudyError(training.failure)
+    if failure := study.stock_trainings.failure:
+        raise StudyError(failure)
     return trainings
 
 

@@ -21,11 +21,16 @@ from nas.workflows.presets import (
     Preset,
 )
 
+_INSTEAD = {"epochs": "--base-epochs sets the length of the trainings", "base-epochs": "one epoch or more"}
+"""What to give instead of options that have no meaning where only stock models are trained."""
+
 FilePath = str | os.PathLike[str]
 
 DEMONSTRATION_DATA = "digits"
 DEMONSTRATION_TRIALS, USUAL_TRIALS = 10, 30
 DEFAULT_SPACE = "v9"
+SMALLEST = "v5n,v8n,v9t,v10n,v11n,v12n,v26n"
+"""All families at their smallest scale."""
 DATA_SETS = (
     f"{DEMONSTRATION_DATA} (small and built in, to try the tool), the path of an Ultralytics data.yaml, or a name such "
     "as coco8.yaml"
@@ -94,6 +99,14 @@ class SearchOptions:
             metavar="STUDY",
         ),
     ] = None
+    stock_only: Annotated[
+        bool,
+        Option(
+            help="Train only the stock models of several spaces, and say which of them is best at which cost. Without "
+            "--space these are all families at their smallest scale.",
+            panel=_START,
+        ),
+    ] = False
     data: Annotated[
         FilePath | None,
         Option(
@@ -472,6 +485,7 @@ class SearchOptions:
                 require_files(self.space)
             except SpecError as error:
                 mistakes += error.mistakes
+        mistakes += self._beside_stock_only() if self.stock_only is True else []
         if self.calibrate is True:
             given = {
                 "epochs": self.epochs is not None,
@@ -485,6 +499,26 @@ class SearchOptions:
             ]
         if mistakes:
             raise SpecError(mistakes)
+
+    def _beside_stock_only(self) -> list[str]:
+        """Return a mistake for each option that has no meaning where only stock models are trained."""
+        given = {
+            "refine": self.refine is not None,
+            "from-scratch": self.from_scratch,
+            "trials": self.trials is not None,
+            "hours": self.hours is not None,
+            "epochs": self.epochs is not None,
+            "base-epochs": self.base_epochs == 0,
+            "calibrate": self.calibrate,
+            "eta": self.eta is not None,
+            "seeds": self.seeds != 1,
+            "reward": self.reward is not None,
+        }
+        return [
+            f"stock-only: no candidates are trained, so --{name} has no meaning ({_INSTEAD.get(name, 'leave it out')})"
+            for name, is_given in given.items()
+            if is_given
+        ]
 
     @classmethod
     def of(cls, **options: Any) -> Self:

@@ -40,7 +40,7 @@ _IRRELEVANT = {"data", "epochs", "seed", "weights", "rungs", "timeout"}
 def measure(
     space: Space, search: PlannedSearch, cache: CheckCache, *, report: Report = lambda *_: None
 ) -> ProcessTimes:
-    """Time the stock model, the costliest architecture and typical ones, unless that was done before.
+    """Time the stock models, the costliest architecture and typical ones, unless that was done before.
 
     Args:
         cache: of earlier measurements, by code, data, settings and device.
@@ -52,7 +52,8 @@ def measure(
     key = _key(architectures, search, holding)
     stored = _stored(cache[key]) if key in cache else None
     if stored is None:
-        stored = _measure(architectures, search, holding, report)
+        measured = _measure(architectures, search, holding, report)
+        stored = replace(measured, further_stocks=len(space.members) - 1)
         cache.add({key: asdict(stored)})
     return stored
 
@@ -94,7 +95,10 @@ def key_of_costliest(space: Space, search: PlannedSearch) -> str:
 
 
 def _architectures(space: Space, search: PlannedSearch) -> list[Architecture]:
-    """Return the architectures to time: stock, costliest, and typical ones within the limits; always the same."""
+    """Return the architectures to time; always the same.
+
+    The stock model, the costliest, and typical ones within the limits; last the stock models of further members.
+    """
     table = space_costs.table(space, len(search.data.classes), search.budget.deploy_size)
     rng = random.Random(0)  # noqa: S311 - no secret
     candidates = [space.sample(rng) for _ in range(_DRAWN)]
@@ -104,7 +108,8 @@ def _architectures(space: Space, search: PlannedSearch) -> list[Architecture]:
     if not search.allows(table.cost(largest)) or not _is_buildable(space, largest):
         largest = drawn[-1] if drawn else space.stock
     typical = [drawn[len(drawn) * (2 * part + 1) // (2 * _TYPICAL)] for part in range(_TYPICAL)] if drawn else []
-    return [space.stock, largest, *typical]
+    stock, *further = space.stocks
+    return [stock, largest, *(typical if space.size > len(space.members) else []), *further]
 
 
 def _is_buildable(space: Space, architecture: Architecture) -> bool:
@@ -198,7 +203,7 @@ def _task(
         inherits=search.inherits,
         modules=tuple(files),
         seconds=_STEP_SECONDS,
-        enough=_ENOUGH_SECONDS,
+        enough=_ENOUGH_SECONDS + _STEP_SECONDS * (search.stocks - 1),
         measures_latency=search.measures_latency,
         holding=holding,
     )

@@ -86,6 +86,7 @@ class ProcessTimes:
         gpu_memory: most bytes that PyTorch has reserved on the GPU; 0 on the CPU.
         whole_gpu_memory: of that GPU, whether it is free or not; 0 on the CPU.
         free_gpu_memory: of it, before the first training; 0 on the CPU.
+        further_stocks: how many of the architectures, the last ones, are the stock models of further members.
     """
 
     start: float
@@ -96,10 +97,17 @@ class ProcessTimes:
     gpu_memory: int
     whole_gpu_memory: int = 0
     free_gpu_memory: int = 0
+    further_stocks: int = 0
+
+    @property
+    def stocks(self) -> tuple[TrainingTimes, ...]:
+        """Times of the stock model of each member; those of the first for one that was not timed."""
+        further = self.trainings[len(self.trainings) - self.further_stocks :]
+        return (self.stock, *(one or self.stock for one in further))
 
     @property
     def stock(self) -> TrainingTimes:
-        """Times of the stock model."""
+        """Times of the stock model, of several members that of the first."""
         stock = self.trainings[0]
         assert stock is not None  # noqa: S101 - without it the measurement has failed
         return stock
@@ -111,9 +119,9 @@ class ProcessTimes:
 
     @property
     def typical(self) -> tuple[TrainingTimes, ...]:
-        """Times of random architectures; of the two others where none was timed."""
-        found = tuple(one for one in self.trainings[2:] if one is not None)
-        return found or (self.stock, self.costliest)
+        """Times of random architectures; of the others where none was timed."""
+        random = self.trainings[2 : len(self.trainings) - self.further_stocks]
+        return tuple(one for one in random if one is not None) or (*self.stocks, self.costliest)
 
 
 def run(task: Task, report: Callable[[int], None]) -> ProcessTimes:

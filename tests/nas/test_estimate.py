@@ -106,6 +106,20 @@ class TestArithmetic:
         some = training_seconds(TIMES, budget, search.data, promoted=0.5)
         assert some == pytest.approx((2 * 3.5 + 1) + 0.5 * (4 * 3.5 + 1) + 0.25 * (4 * 3.5 + 1) + 0.5)
 
+    @pytest.mark.parametrize("workers", [1, 2, 3])
+    def test_stock_models_of_all_members_are_shared_by_the_workers(self, search: PlannedSearch, workers: int) -> None:
+        further = (replace(TIMES, step=0.2), replace(TIMES, step=0.4))
+        times = replace(MEASURED, trainings=(*MEASURED.trainings, *further), further_stocks=2)
+        first = of_times(replace(search, base=search.budget), MEASURED).base
+        each = [first, first + 10 * 25 * 0.1, first + 10 * 25 * 0.3]
+        found = of_times(replace(search, base=search.budget, stocks=3, workers=workers), times)
+        assert found.base == pytest.approx(max(sum(each) / workers, *each))
+        assert found.typical == pytest.approx(of_times(search, MEASURED).typical)
+
+    def test_stock_model_that_was_not_timed_counts_as_the_first(self) -> None:
+        times = replace(MEASURED, trainings=(*MEASURED.trainings, None), further_stocks=1)
+        assert times.stocks == (TIMES, TIMES)
+
     def test_estimate_adds_what_happens_once_to_rounds_of_trials(self, search: PlannedSearch) -> None:
         found = of_times(replace(search, base=search.budget, workers=2), MEASURED)
         each = 2.0 + 0.6  # start of a process that has trained before, and between two trials

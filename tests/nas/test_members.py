@@ -18,6 +18,7 @@ from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, stock_of, stocks_of
 from nas.records.trial_files import TrialFiles
 from nas.report import stock_front
+from nas.report.search_findings import left_out
 from nas.samplers.encoding import Encoding
 from nas.settings import RunSettings, Sampler, Settings
 from nas.study import stock_training
@@ -28,7 +29,7 @@ from nas.study.study_file import StudyFile
 from search_spaces import Architecture, Choice, JoinedSpace, joined_file
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.yaml_text import parse_yaml
-from trials import Budget, Ending, Limits, Outcome
+from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 from trials.costing import cost, space_costs
 from trials.costing.cost import LayerCost
 
@@ -117,6 +118,29 @@ def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trained]
 Run = Callable[..., Trained]
 
 
+def diverged(architecture: Architecture) -> Outcome:
+    return Outcome(architecture=architecture, ending=Ending.DIVERGED, detail="the loss is nan")
+
+
+def trained_to(
+    architecture: Architecture, accuracy: float, budget: Budget, folder: Path, go_on: Callable[[int, Epoch], bool]
+) -> Outcome:
+    """Train in no time, to an accuracy that grows evenly until the last epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"model.yaml": architecture.to_yaml(2), "weights.pt": "weights"}.items():
+        (folder / name).write_text(text)
+    costs, epochs = Costs(params=1000, gflops=2.0), list[Epoch]()
+    for number in range(1, budget.epochs + 1):
+        reached = accuracy * number / budget.epochs if number in {*budget.rungs, budget.epochs} else None
+        epochs.append(Epoch(epoch=number, losses={}, map50_95=reached, map50=reached, seconds=0.1))
+        if not go_on(number, epochs[-1]) and number < budget.epochs:
+            return Outcome(architecture=architecture, ending=Ending.STOPPED, costs=costs, epochs=tuple(epochs))
+    scores = Scores(map50_95=accuracy, map50=accuracy, costs=costs)
+    return Outcome(
+        architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores, epochs=tuple(epochs), seconds=0.3
+    )
+
+
 def nas(*words: object) -> str:
     result = CliRunner().invoke(app, list(map(str, words)))
     assert result.exit_code == 0, result.output
@@ -129,7 +153,8 @@ class TestSearch:
     ) -> None:
         study = make()
         trained = run(study)
-        assert [one for one, _ in trained[:4]] == [*joined.stocks, *joined.stocks]  # as trainings, then as trials
+        cheapest_first = reversed(joined.stocks)
+        assert [one for one, _ in trained[:4]] == [*cheapest_first, *joined.stocks]  # as trainings, then as trials
         for architecture, budget in trained[2:]:
             assert budget.weights == study.folder / "base" / joined.member_name(architecture) / "weights.pt"
         records = study.records()
@@ -150,7 +175,7 @@ class TestSearch:
 
     def test_a_stock_model_that_another_worker_trains_is_left_to_it(self, make: Make, run: Run, score: Score) -> None:
         study = make(trials=2)
-        first, second = study.stock_trainings
+        second, first = study.stock_trainings
         elsewhere, order = first.lock, list[str]()
 
         def scored(architecture: Architecture, budget: Budget, folder: Path, *rest: Any, **options: Any) -> Outcome:
@@ -161,18 +186,61 @@ class TestSearch:
 
         assert elsewhere.take(wait=False)
         run(study, scored)
-        assert order[:2] == ["ninet", "eightn"]
+        assert order[:2] == ["eightn", "ninet"]
 
-    def test_failure_of_one_stock_model_stops_the_study(self, make: Make, run: Run, joined: JoinedSpace) -> None:
+    def test_member_whose_stock_model_fails_is_left_out(self, make: Make, run: Run, score: Score) -> None:
         study = make()
 
-        def diverging(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
-            return Outcome(architecture=architecture, ending=Ending.DIVERGED, detail="the loss is nan")
+        def scored(architecture: Architecture, *rest: Any, **options: Any) -> Outcome:
+            if architecture.base.startswith("yolov9"):
+                return diverged(architecture)
+            return score(architecture, *rest, **options)
 
-        assert [one for one, _ in run(study, diverging)] == [joined.stocks[0]]
+        run(study, scored)
+        self.assert_left_out(study, "the stock model of ninet could not be trained: the loss is nan")
+        assert study.reason_to_stop(study.records()) is None
+        assert left_out(study) == ["ninet was left out: its stock model could not be trained: the loss is nan"]
+        study.stock_trainings.prepare()  # another run
+        assert list(study.stock_trainings.left_out) == ["ninet"]
+
+    @pytest.mark.parametrize("sampler", [Sampler.OURS, Sampler.TPE])
+    def test_member_whose_stock_model_is_dominated_is_left_out(
+        self, make: Make, run: Run, score: Score, sampler: Sampler
+    ) -> None:
+        study = make(sampler=sampler)
+
+        def scored(architecture: Architecture, budget: Budget, *rest: Any, **options: Any) -> Outcome:
+            if architecture == study.space.stocks[0]:  # the costlier one
+                return trained_to(architecture, 0.0, budget, *rest)
+            return score(architecture, budget, *rest, **options)
+
+        trained = run(study, scored)
+        lead = "after 2 epochs ninet leads by 0.372 mAP50-95 and costs no more"
+        self.assert_left_out(study, f"the stock model of eightn was not trained further: {lead}")
+        assert left_out(study) == [f"eightn was left out: its stock model was stopped after 2 of 5 epochs: {lead}"]
+        assert len({architecture for architecture, _ in trained}) == len(trained) - 1  # the stock model of the other
+        assert run(Study.open(study.folder), scored) == []
+
+    def assert_left_out(self, study: Study, reason: str) -> None:
+        """Check that no trial of a member was trained, and that its stock model's has the reason."""
+        ((member, whole),) = study.stock_trainings.left_out.items()
+        assert whole.startswith(reason)
+        records = study.records()
+        trials = [one for one in records if one.member == member]
+        assert [(one.role, one.state, one.ending, one.detail) for one in trials] == [("stock", "pruned", None, whole)]
+        finished = [one for one in records if one.finished]
+        assert len(finished) == min(study.file.run.trials, study.searched.size)
+        assert {one.role for one in finished} >= {"stock", "costliest"}
+
+    def test_failure_of_all_stock_models_stops_the_study(self, make: Make, run: Run, joined: JoinedSpace) -> None:
+        study = make()
+        run(study, lambda architecture, *_, **__: diverged(architecture))
         reason = study.reason_to_stop(study.records())
         assert reason is not None
         assert reason.startswith("the stock model of eightn could not be trained: the loss is nan")
+        study.stock_trainings.prepare()
+        assert study.reason_to_stop(study.records()) is None
+        assert {one for one, _ in run(study)} >= set(joined.stocks)
 
     @pytest.mark.parametrize("sampler", list(Sampler))
     def test_every_sampler_proposes_new_architectures_of_both_members(

@@ -72,8 +72,8 @@ class TestCommandLine:
 
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
-            "--space --scale --modules --refine --data --holdout --weights --from-scratch --trials --hours --timeout "
-            "--trial-timeout --trial-memory --workers --device --workers-per-device --ray --gpus-per-worker "
+            "--space --scale --modules --refine --stock-only --data --holdout --weights --from-scratch --trials --hours "
+            "--timeout --trial-timeout --trial-memory --workers --device --workers-per-device --ray --gpus-per-worker "
             "--no-cache --preset --fraction --val-images --epochs --base-epochs --calibrate --image-size --batch "
             "--precision --deterministic --seed --eta --first-rung --seeds --objectives --deploy-size --latency "
             "--reward --target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study "
@@ -121,7 +121,7 @@ class TestCommandLine:
             "modules": ("my_ops.py, fork", ("my_ops.py", "fork")),
             "objectives": ("map50, params", ("map50", "params")),
         }
-        assert typed.keys() == OPTIONS.keys() - {"calibrate"}  # which sets the epochs itself
+        assert typed.keys() == OPTIONS.keys() - {"calibrate", "stock_only"}  # which exclude others
         CliRunner().invoke(
             app, ["search", *(p for name, (t, _) in typed.items() for p in (OPTIONS[name].flag, t) if p)]
         )

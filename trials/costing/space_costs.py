@@ -31,10 +31,10 @@ class JoinedCosts:
         return self.of_member(architecture).cost(architecture)
 
     def extreme(self, figure: Figure[Number], *, cheapest: bool) -> Architecture:
-        """Return the architecture of any member with the lowest or the highest total of a figure."""
+        """Return the architecture of any open member with the lowest or the highest total of a figure."""
         best = min if cheapest else max
         return best(
-            (table.extreme(figure, cheapest=cheapest) for table in self._tables.values()),
+            (self._tables[member.short_name].extreme(figure, cheapest=cheapest) for member in self._space.open_members),
             key=lambda architecture: sum(map(figure, self.of_member(architecture).layers(architecture))),
         )
 

@@ -192,6 +192,6 @@ def _commands(study: Reported, verdict: Verdict | None) -> dict[str, str]:
         seeds, more = ("fresh", "") if verdict is None else ("more", f" --seeds {2 * verdict.planned}")
         found[f"Judge the front with {seeds} seeds"] = f"{command('confirm', search)}{more}"
         found["Ask how far the ranking can be believed"] = command("trust", search)
-    if confirms is None:
+    if confirms is None and not study.settings.stock_only:
         found["Go on searching"] = f"{command('resume', search)} --trials {study.file.run.trials * 2}"
     return found
