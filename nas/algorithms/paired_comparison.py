@@ -20,9 +20,11 @@ Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
 """
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import chdtri, stdtr, stdtrit
@@ -103,29 +105,96 @@ def compare(
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 2 or not np.isfinite(values).all():
         raise ValueError(f"a reference and candidates, two seeds or more, finite: got an array of shape {values.shape}")
+    return _corrected(_tests(values, margin, sampled), level)
+
+
+def compare_with_all(
+    accuracies: FloatArray,
+    references: Sequence[Sequence[int]],
+    *,
+    margin: float,
+    sampled: Sequence[ImageVariances] | None = None,
+    level: float | None = LEVEL,
+) -> list[tuple[int, Comparison]]:
+    """Compare each candidate with several references, of which it has to be better than all.
+
+    A candidate is better than all only if its largest p-value says so, which needs no correction for their number
+    (intersection-union test, Berger 1982); Holm's correction is for the candidates. That it is worse, or equivalent, is
+    said of the reference with this p-value, which was chosen by the result: these p-values count as often as there were
+    references to choose from.
+
+    Args:
+        accuracies: `(references + candidates, seeds)`, the references first.
+        references: of each candidate, by their rows, at least one; the number of references is that of the other rows.
+        sampled: for each reference the variances of the differences of all candidates to it over samples of images.
+
+    Returns:
+        For each candidate the reference that it is least clearly better than, and how it compares with that.
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    first = len(values) - len(references)
+    each = [
+        _tests(values[[row, *range(first, len(values))]], margin, None if sampled is None else sampled[row])
+        for row in range(first)
+    ]
+    chosen = [max(rows, key=lambda row: each[row].better[index]) for index, rows in enumerate(references)]
+    times = np.array([len(rows) for rows in references])
+    picked = {
+        name: np.array([getattr(each[row], name)[index] for index, row in enumerate(chosen)]) for name in _Tests._fields
+    }
+    tests = _Tests(**picked)
+    tests = tests._replace(worse=np.minimum(tests.worse * times, 1), apart=np.minimum(tests.apart * times, 1))
+    return list(zip(chosen, _corrected(tests, level), strict=True))
+
+
+class _Tests(NamedTuple):
+    """Differences of candidates to a reference, with p-values that are not corrected; each `(candidates,)`."""
+
+    means: FloatArray
+    by_seed: FloatArray
+    by_image: FloatArray
+    freedom: FloatArray
+    better: FloatArray
+    worse: FloatArray
+    apart: FloatArray
+
+
+def _tests(values: FloatArray, margin: float, sampled: ImageVariances | None) -> _Tests:
+    """Test each candidate against the reference, the first row."""
     means = (values[1:] - values[0]).mean(axis=1)
     by_seed, by_image, freedom = _noise(values, sampled)
     errors = np.sqrt(by_seed + by_image)
-    better = holm(_survival(means, errors, freedom))
-    worse = holm(_survival(-means, errors, freedom))
-    apart = np.maximum(_survival(means + margin, errors, freedom), _survival(margin - means, errors, freedom))
-    equivalent = holm(apart)
-    reach = stdtrit(freedom, 1 - LEVEL / 2) * errors
+    return _Tests(
+        means=means,
+        by_seed=by_seed,
+        by_image=by_image,
+        freedom=freedom,
+        better=_survival(means, errors, freedom),
+        worse=_survival(-means, errors, freedom),
+        apart=np.maximum(_survival(means + margin, errors, freedom), _survival(margin - means, errors, freedom)),
+    )
+
+
+def _corrected(tests: _Tests, level: float | None) -> list[Comparison]:
+    """Return the comparisons of all candidates, after Holm's correction for their number."""
+    errors = np.sqrt(tests.by_seed + tests.by_image)
+    better, worse, equivalent = holm(tests.better), holm(tests.worse), holm(tests.apart)
+    reach = stdtrit(tests.freedom, 1 - LEVEL / 2) * errors
     return [
         Comparison(
-            difference=float(means[index]),
-            low=float(means[index] - reach[index]),
-            high=float(means[index] + reach[index]),
+            difference=float(tests.means[index]),
+            low=float(tests.means[index] - reach[index]),
+            high=float(tests.means[index] + reach[index]),
             standard_error=float(errors[index]),
-            seed_error=sqrt(by_seed[index]),
-            image_error=sqrt(by_image[index]),
-            degrees_of_freedom=float(freedom[index]),
+            seed_error=sqrt(tests.by_seed[index]),
+            image_error=sqrt(tests.by_image[index]),
+            degrees_of_freedom=float(tests.freedom[index]),
             p_better=float(better[index]),
             p_worse=float(worse[index]),
             p_equivalent=float(equivalent[index]),
             finding=_finding(better[index], worse[index], equivalent[index], level),
         )
-        for index in range(len(means))
+        for index in range(len(tests.means))
     ]
 
 

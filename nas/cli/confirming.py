@@ -213,11 +213,12 @@ def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, Tra
     with opening_images() as progress:
         plan = ConfirmationPlan.of(before, **of_plan, progress=progress)
     trainings, judging = plan.of_trainings(typed["workers"]), plan.settings.judging
+    beside = f"{plan.stocks} stock models" if plan.stocks > 1 else "the stock model"
     which = f"{plan.seeds} fresh seeds ({trainings.seeds[0]} to {trainings.seeds[-1]})"
     trained = f"{which}, {with_unit(trainings.epochs, 'epoch')}: {trainings.left}"
     show.lines(
         [
-            f"confirm   {with_unit(len(plan.models) - 1, 'finalist')} of {before.name} and the stock model: {trained}",
+            f"confirm   {with_unit(len(plan.finalists), 'finalist')} of {before.name} and {beside}: {trained}",
             *([f"study     {plan.study}, beside {plan.others}"] if plan.beside else []),
             *lines_on_images(plan),
             *more_seeds_than_asked(typed["seeds"], plan.seeds),
@@ -232,7 +233,7 @@ def _plan_document(plan: "ConfirmationPlan", trainings: "TrainingsPlan") -> dict
     """Return what is trained, as values for JSON."""
     from nas.report.judging import images_in_words
 
-    finalists = [{"fingerprint": one.fingerprint, "summary": one.summary()} for one in plan.models[1:]]
+    finalists = [{"fingerprint": one.fingerprint, "summary": one.summary()} for one in plan.finalists]
     judging = {"judging": images_in_words(plan.settings.judging), "images": images_of(plan)}
     return {"confirms": plan.search.name, "finalists": finalists, **judging, **trainings.as_document()}
 

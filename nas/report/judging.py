@@ -10,7 +10,7 @@ from statistics import fmean
 
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.image_variance import image_variances
-from nas.algorithms.paired_comparison import Comparison, compare, level_of_look
+from nas.algorithms.paired_comparison import Comparison, compare_with_all, level_of_look
 from nas.algorithms.pareto import main_cost
 from nas.defaults import MARGIN
 from nas.records.paired import PairedTrainings, failure
@@ -18,7 +18,7 @@ from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, st
 from nas.report.confirmations import is_from_scratch
 from nas.report.further_seeds import FurtherSeeds, further_seeds
 from nas.report.other_images import change_in_words
-from nas.report.verdict import CHOSEN_BY, JudgedFinalist, LeftOut, Verdict
+from nas.report.verdict import CHOSEN_BY, JudgedFinalist, LeftOut, OwnStock, Verdict
 from nas.settings import Judging, Settings
 
 _IMAGES = {
@@ -83,7 +83,8 @@ def judge(
         epochs_of_search=before.budget.epochs,
         margin=margin,
         stock_map50_95=confirmed.level,
-        stock_map50_95_by_seed=paired.by_seed(paired.names[0]) if paired.names else (),
+        stock_map50_95_by_seed=confirmed.by_seed,
+        stocks=max(1, confirmed.stocks),
         finalists=tuple(sorted(finalists, key=lambda one: -one.difference)),
         left_out=confirmed.left_out,
         reason=confirmed.reason,
@@ -100,21 +101,58 @@ class _Confirmed:
     Attributes:
         models: first record of each architecture, by fingerprint.
         numbers: number of its trial in the search.
-        gains: difference to the stock model in the search, in points.
+        scores: accuracy in the search, in points.
+        stocks: number of stock models, which are the first of the trainings.
         failed: finalists that are left out, with the reason.
         paired: trainings that are compared, those of the stock model first.
     """
 
     models: Mapping[str, Record]
     numbers: Mapping[str, int]
-    gains: Mapping[str, float]
+    scores: Mapping[str, float]
+    stocks: int
     failed: Mapping[str, str]
     paired: PairedTrainings
 
     @property
+    def best_stock(self) -> int:
+        """Row of the stock model, of several that of the most accurate one; only with accuracies."""
+        return int(self.paired.accuracies[: self.stocks].mean(axis=1).argmax())
+
+    @property
     def level(self) -> float | None:
-        """Mean accuracy of the stock model; None while there is none."""
-        return float(self.paired.accuracies[0].mean()) / 100 if self.paired.repeats else None
+        """Mean accuracy of that stock model; None while there is none."""
+        has_accuracies = self.stocks and self.paired.repeats
+        return float(self.paired.accuracies[self.best_stock].mean()) / 100 if has_accuracies else None
+
+    @property
+    def by_seed(self) -> tuple[float, ...]:
+        """Accuracies of that stock model, in the order of the seeds; empty while there are none."""
+        return () if self.level is None else self.paired.by_seed(self.paired.names[self.best_stock])
+
+    @property
+    def finalists(self) -> Sequence[str]:
+        """Models that are compared."""
+        return self.paired.names[self.stocks :]
+
+    def cost_of(self, name: str, cost: str) -> float | None:
+        """Return the mean cost of a model's trainings; None if it is not known."""
+        found = [value for one in self.paired.trainings[name].values() if (value := getattr(one, cost)) is not None]
+        return fmean(found) if found else None
+
+    def rows_of(self, name: str, cost: str) -> list[int]:
+        """Return the stock models that cost at most as much as a finalist; if there are none, that of its member."""
+        its_cost = self.cost_of(name, cost)
+        costs = [self.cost_of(stock, cost) for stock in self.paired.names[: self.stocks]]
+        ceiling = -1.0 if its_cost is None else its_cost
+        affordable = [row for row, value in enumerate(costs) if value is not None and value <= ceiling]
+        return affordable or self.own_rows(name)
+
+    def own_rows(self, name: str) -> list[int]:
+        """Return the stock model of a finalist's member; of a finalist whose own has failed, all."""
+        members = [self.models[stock].member for stock in self.paired.names[: self.stocks]]
+        own = [row for row, member in enumerate(members) if member == self.models[name].member]
+        return own or list(range(self.stocks))
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -127,7 +165,7 @@ class _Confirmed:
     @property
     def reason(self) -> str:
         """Why no finalist can be compared; empty if all can."""
-        if len(self.paired.names) < 2:
+        if not self.stocks or not self.finalists:
             return "no finalist has a score with every seed"
         if self.paired.shortage:
             return self.paired.shortage
@@ -139,31 +177,40 @@ class _Confirmed:
 
 def _confirmed(searched: Sequence[Record], fresh: Sequence[Record]) -> _Confirmed:
     """Return the finalists of a confirmation and their trainings."""
-    stock = next((record.fingerprint for record in fresh if record.role == "stock"), "")
+    stock = {record.fingerprint: record.trial for record in fresh if record.role == "stock"}
     models = {record.fingerprint: record for record in reversed(fresh) if record.fingerprint}
     numbers = {record.fingerprint: record.trial for record in reversed(searched) if record.finished}
-    failed = {name: why for name in models if name != stock and (why := failure(fresh, name))}
-    candidates = [name for name in models if name not in {stock, *failed}]
+    several = len(stock) > 1
+    failed = {name: why for name in models if (several or name not in stock) and (why := failure(fresh, name))}
+    stocks = [name for name in stock if name not in failed]
+    candidates = [name for name in models if name not in {*stock, *failed}]
     in_order = sorted(candidates, key=lambda name: (numbers.get(name, len(searched)), name))
     return _Confirmed(
         models=models,
         numbers=numbers,
-        gains=_gains(searched),
+        scores=_scores(searched),
+        stocks=len(stocks),
         failed=failed,
-        paired=PairedTrainings.of(fresh, [stock, *in_order] if stock else []),
+        paired=PairedTrainings.of(fresh, [*stocks, *in_order] if stocks else []),
     )
 
 
 def _compared(
-    paired: PairedTrainings, after: Settings, margin: float, resampled: Mapping[int, FloatArray], level: float | None
-) -> list[tuple[str, Comparison]]:
-    """Return each finalist with its comparison; both parts of the noise count where matches are stored."""
-    sampled = None
+    confirmed: _Confirmed,
+    references: Sequence[Sequence[int]],
+    after: Settings,
+    *,
+    margin: float,
+    resampled: Mapping[int, FloatArray],
+    level: float | None,
+) -> list[tuple[int, Comparison]]:
+    """Return each finalist's comparison with its references; both parts of the noise count where matches are stored."""
+    paired, sampled = confirmed.paired, None
     if after.judging is not None:
-        samples = paired.table(lambda record: 100 * resampled[record.trial])
-        sampled = image_variances(samples, after.judging.images)
-    results = compare(paired.accuracies, margin=margin, sampled=sampled, level=level)
-    return list(zip(paired.names[1:], results, strict=True))
+        samples, images = paired.table(lambda record: 100 * resampled[record.trial]), after.judging.images
+        rows = range(confirmed.stocks, len(samples))
+        sampled = [image_variances(samples[[stock, *rows]], images) for stock in range(confirmed.stocks)]
+    return compare_with_all(paired.accuracies, references, margin=margin, sampled=sampled, level=level)
 
 
 def _finalists(
@@ -176,33 +223,45 @@ def _finalists(
     workers: int,
 ) -> list[JudgedFinalist]:
     """Return the finalists that can be compared, with the seeds that would tell more at the next look."""
-    paired = confirmed.paired
-    results = _compared(paired, after, margin, resampled, None if paired.unfinished else level_of_look(look))
-    seeds, seconds, level = len(paired.repeats), paired.seconds_per_seed(workers), level_of_look(look + 1)
+    paired, names, cost = confirmed.paired, confirmed.finalists, main_cost(after.objectives)
+    level = None if paired.unfinished else level_of_look(look)
+    references = [confirmed.rows_of(name, cost) for name in names]
+    results = _compared(confirmed, references, after, margin=margin, resampled=resampled, level=level)
+    owns: list[Comparison | None] = [None] * len(names)
+    if confirmed.stocks > 1:
+        own_rows = [confirmed.own_rows(name) for name in names]
+        owns = [
+            one for _, one in _compared(confirmed, own_rows, after, margin=margin, resampled=resampled, level=level)
+        ]
+    seeds, seconds, next_level = len(paired.repeats), paired.seconds_per_seed(workers), level_of_look(look + 1)
     return [
         _finalist(
             confirmed,
             name,
+            paired.names[row],
             result,
             after=after,
+            own=own,
             margin=margin,
-            further=further_seeds(result, seeds, len(results), margin, seconds, level=level),
+            further=further_seeds(result, seeds, len(results), margin, seconds, level=next_level),
         )
-        for name, result in results
+        for name, (row, result), own in zip(names, results, owns, strict=True)
     ]
 
 
 def _finalist(
     confirmed: _Confirmed,
     name: str,
+    stock: str,
     result: Comparison,
     *,
     after: Settings,
+    own: Comparison | None,
     margin: float,
     further: FurtherSeeds | None,
 ) -> JudgedFinalist:
     """Return a finalist with the results of its comparison."""
-    cost = main_cost(after.objectives)
+    cost, scores = main_cost(after.objectives), confirmed.scores
     return JudgedFinalist(
         trial=confirmed.numbers.get(name),
         fingerprint=name,
@@ -217,11 +276,13 @@ def _finalist(
         p_worse=result.p_worse,
         p_equivalent=result.p_equivalent,
         map50_95_by_seed=confirmed.paired.by_seed(name),
-        search_difference=confirmed.gains.get(name),
+        search_difference=scores[name] - scores[stock] if name in scores and stock in scores else None,
         cost=cost,
-        cost_change=_cost_change(confirmed.paired, name, cost),
+        cost_change=_cost_change(confirmed, name, stock, cost),
         margin=margin,
         further=further,
+        stock=confirmed.models[stock].member,
+        own=None if own is None else OwnStock.of(own, confirmed.models[name].member),
     )
 
 
@@ -232,25 +293,15 @@ def images_in_words(judging: Judging | None) -> str:
     return _IMAGES[judging.source].format("1 image" if judging.images == 1 else f"{judging.images} images")
 
 
-def _gains(searched: Sequence[Record]) -> Mapping[str, float]:
-    """Return the differences to the stock model in a search, in points, by fingerprint."""
-    stock = stock_of(searched)
-    if stock is None or stock.map50_95 is None:
+def _scores(searched: Sequence[Record]) -> Mapping[str, float]:
+    """Return the accuracies in a search, in points, by fingerprint; none before a stock model has finished."""
+    if stock_of(searched) is None:
         return {}
-    return {
-        record.fingerprint: 100 * (record.map50_95 - stock.map50_95)
-        for record in mean_over_seeds(searched)
-        if record.map50_95 is not None
-    }
+    scored = mean_over_seeds(searched)
+    return {one.fingerprint: 100 * one.map50_95 for one in scored if one.map50_95 is not None}
 
 
-def _cost_change(paired: PairedTrainings, name: str, cost: str) -> float | None:
-    """Return the relative difference of a cost to the stock model's, each the mean over its trainings."""
-    costs = [
-        [value for record in paired.trainings[one].values() if (value := getattr(record, cost)) is not None]
-        for one in (name, paired.names[0])
-    ]
-    if not all(costs):
-        return None
-    finalist, reference = (fmean(each) for each in costs)
-    return finalist / reference - 1 if reference else None
+def _cost_change(confirmed: _Confirmed, name: str, stock: str, cost: str) -> float | None:
+    """Return the relative difference of a cost to that of a stock model, each the mean over its trainings."""
+    finalist, reference = (confirmed.cost_of(one, cost) for one in (name, stock))
+    return finalist / reference - 1 if finalist is not None and reference else None

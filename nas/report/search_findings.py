@@ -28,7 +28,8 @@ def search_findings(
         export = command("export", study.folder)
         return stock_models.verdict_lines(records, front, study.settings, export=export)
     if study.settings.members:
-        beside = stock_front.findings(front, stocks_of(records), main_cost(study.settings.objectives))
+        cost, confirm = main_cost(study.settings.objectives), judging_command(study)
+        beside = stock_front.findings(front, stocks_of(records), cost, confirm=confirm)
         return [*beside, *left_out(study)]
     judging, is_search = judging_command(study), study.settings.confirms is None
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, list(records)), [])

@@ -61,13 +61,14 @@ def _bar(record: Record, stocks: Sequence[Record], cost: str) -> Bar:
     return Bar(record=record, own=its_stock(record, stocks), best=best, cost=cost)
 
 
-def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str) -> list[str]:
+def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str, *, confirm: str) -> list[str]:
     """Return what the scores of a study of several members show, one sentence each.
 
     Args:
         front: Pareto front.
         stocks: stock models that have finished.
         cost: name of the cost at which models are compared.
+        confirm: command that judges them by fresh seeds.
     """
     candidates = sorted((one for one in front if one.role != "stock"), key=_accuracy, reverse=True)
     compared = bars(candidates, stocks, cost)
@@ -78,7 +79,7 @@ def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str) -> li
     rest = [f"{left} more models of the front: nas pareto --format json"] if left > 0 else []
     seeds = min(one.record.seeds for one in compared)
     scored = "one short training each" if seeds == 1 else f"means of {seeds} seeds, which also chose them"
-    return [*sentences, *rest, f"scores are those of {scored}: no verdict"]
+    return [*sentences, *rest, f"scores are those of {scored}: no verdict ({confirm})"]
 
 
 def _accuracy(record: Record) -> float:

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Self
 
-from nas.algorithms.paired_comparison import LEVEL, Finding, level_of_look
+from nas.algorithms.paired_comparison import LEVEL, Comparison, Finding, level_of_look
 from nas.report.further_seeds import FurtherSeeds
 from nas.report.in_words import InWords
 from nas.words import decimal, digits_of, trained_in_words
@@ -20,8 +20,45 @@ _LEAST_CHANGE = 0.0005
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnStock:
+    """A finalist beside the stock model of its own member, in a study of several.
+
+    Attributes:
+        member: name of the member.
+        finding: better, worse, equivalent or undecided, for all finalists together; pending while trainings run.
+        difference: in points of mAP50-95.
+        low: lower end of the 95 % interval, for this finalist alone.
+        high: upper end of it.
+    """
+
+    member: str
+    finding: Finding
+    difference: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, result: Comparison, member: str) -> Self:
+        """Return what a comparison says."""
+        return cls(
+            member=member, finding=result.finding, difference=result.difference, low=result.low, high=result.high
+        )
+
+    @property
+    def sentence(self) -> str:
+        """Words on a finalist that is not better than every stock model that costs no more."""
+        numbers = f"{self.difference:+.1f} points, {self.low:.1f} to {self.high:.1f}"
+        if self.finding is Finding.BETTER:
+            return f"it beats its own stock model only ({self.member}: {numbers})"
+        return f"beside its own stock model {self.member}: {numbers}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgedFinalist:
     """A finalist beside the stock model; accuracies are mAP50-95 in points.
+
+    In a study of several members that is, of the stock models that cost no more, the one that it is least clearly
+    better than; if all cost more, that of its member.
 
     Attributes:
         trial: its number in the search; None if the search has no such trial.
@@ -37,6 +74,8 @@ class JudgedFinalist:
         cost: name of the cost that the search weighs against accuracy.
         cost_change: relative to the stock model's, -0.058 for 5.8 % less; None if it is not known.
         further: seeds that would tell more; None if it is told apart.
+        stock: member of that stock model; empty where there is one.
+        own: the finalist beside the stock model of its own member; None where there is one.
     """
 
     trial: int | None
@@ -57,16 +96,29 @@ class JudgedFinalist:
     cost_change: float | None
     margin: float
     further: FurtherSeeds | None
+    stock: str = ""
+    own: OwnStock | None = None
 
     @property
     def sentence(self) -> str:
         """Finding in one line."""
-        return f"{_named(self.trial, self.summary)}: {self._finding}"
+        name = _named(self.trial, self.summary)
+        if self.own is None:
+            return f"{name}: {self._finding}"
+        if self.finding is Finding.BETTER:
+            return f"{name}: no stock model of these is as accurate at its cost: beside {self.stock} {self._finding}"
+        is_own = self.own.member == self.stock
+        return f"{name}: beside {self.stock} {self._finding}{'' if is_own else f'; {self.own.sentence}'}"
 
     def as_document(self) -> dict[str, Any]:
-        """Return the values for JSON, with the finding in words."""
+        """Return the values for JSON, with the finding in words; those on several stock models where there are some."""
         by_seed = list(self.map50_95_by_seed)
-        return {**asdict(self), "finding": str(self.finding), "map50_95_by_seed": by_seed, "sentence": self.sentence}
+        values = {**asdict(self), "finding": str(self.finding), "map50_95_by_seed": by_seed, "sentence": self.sentence}
+        if self.own is None:
+            del values["stock"], values["own"]
+        else:
+            values["own"] |= {"finding": str(self.own.finding)}
+        return values
 
     @property
     def _finding(self) -> str:
@@ -128,13 +180,14 @@ class Verdict(InWords):
         epochs: of each training.
         epochs_of_search: of each training of the search.
         margin: points within which accuracies count as equal.
-        stock_map50_95: mean over the seeds; None while there is none.
+        stock_map50_95: mean over the seeds, of several stock models the highest; None while there is none.
         stock_map50_95_by_seed: with each seed, in their order.
         finalists: compared ones, most accurate first.
         left_out: others.
         reason: why no finalist is compared; empty if some are.
         images: which images the accuracies were measured on.
         judged: whether these are images that no search has read.
+        stocks: number of stock models; with several, a gain is one over all of them that cost no more.
         counts_images: whether intervals and tests count the sampling of these images, beside that of seeds.
     """
 
@@ -154,6 +207,7 @@ class Verdict(InWords):
     images: str = CHOSEN_BY
     judged: bool = False
     counts_images: bool = False
+    stocks: int = 1
     confirmation: str = ""
     others: tuple[str, ...] = ()
     from_scratch: bool = False
@@ -198,7 +252,8 @@ class Verdict(InWords):
         if self.reason:
             return [f"No verdict on {self.study}: {self.reason}", *out]
         trained = trained_in_words(len(self.seeds), self.planned, self.epochs)
-        heading = f"Verdict on {self.study}, beside the stock model: {trained}"
+        beside = "the stock models that cost no more" if self.stocks > 1 else "the stock model"
+        heading = f"Verdict on {self.study}, beside {beside}: {trained}"
         return [heading, *(one.sentence for one in self.finalists), *out, *self._remarks()]
 
     def _remarks(self) -> list[str]:
@@ -233,8 +288,11 @@ class Verdict(InWords):
         judged = [one.as_document() for one in self.finalists]
         left_out = [{**asdict(one), "sentence": one.sentence} for one in self.left_out]
         before, after = self.shrinkage or (None, None)
+        values = asdict(self)
+        if self.stocks == 1:
+            del values["stocks"]
         return {
-            **asdict(self),
+            **values,
             "seeds": list(self.seeds),
             "stock_map50_95_by_seed": list(self.stock_map50_95_by_seed),
             "others": list(self.others),

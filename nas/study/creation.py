@@ -65,6 +65,8 @@ def _write(study: Study, space_text: str, latency: Timings | None, sealed: Holdo
 def _enqueue_first(study: Study) -> None:
     """Enqueue the stock models and, in a search, the architectures that the space file names as its start."""
     stocks = study.space.stocks
+    if study.settings.confirms and study.settings.members:  # not all of them are trained again
+        return
     if study.settings.stock_only:  # a cheap one may dominate costly ones
         stocks = tuple(sorted(stocks, key=lambda stock: study.scoring.cost_table.cost(stock).gflops))
     for stock in stocks:

@@ -36,7 +36,7 @@ def kind_of(file: StudyFile) -> Kind:
     return Kind.CALIBRATE if measures_noise(file) else Kind.LONGER
 
 
-def require_search(folder: Path, file: StudyFile, command: str) -> None:
+def require_search(folder: Path, file: StudyFile, command: str, *, members: bool = False) -> None:
     """Refuse a study that trains chosen models of a search again: it has no front that a search has found.
 
     Trainings of a front that are only longer are allowed.
@@ -45,11 +45,14 @@ def require_search(folder: Path, file: StudyFile, command: str) -> None:
         folder: of the study.
         file: of the study.
         command: that is refused, such as `confirm`.
+        members: whether the command can be given a search of several members.
 
     Raises:
-        StudyError: the study is a confirmation, an ablation or a calibration, or has several members.
+        StudyError: the study is a confirmation, an ablation or a calibration, has only stock models, or has several
+            members.
     """
-    require_one_member(folder.name, file.settings, f"nas {command}")
+    if not members or file.settings.stock_only:
+        require_one_member(folder.name, file.settings, f"nas {command}")
     name = _NAMES.get(kind_of(file))
     if name is not None:
         search = str(file.settings.confirms).removesuffix("-calibrate")

@@ -98,8 +98,9 @@ class StockTraining:
             self.files.checkpoint.unlink(missing_ok=True)
 
     def copy_from(self, other: "StockTraining") -> None:
-        """Take the weights of an equal training that is done, instead of training again; else change nothing."""
-        if self.is_done or not other.is_done or not self._equals(other):
+        """Take the weights of an equal training that is done, or left out; else change nothing."""
+        is_ended = other.is_done or (self.member and other.left_out)
+        if self.is_done or not is_ended or not self._equals(other):
             return
         lock = self.lock
         if not lock.take(wait=False):  # a worker trains it
@@ -117,7 +118,7 @@ class StockTraining:
     def _equals(self, other: "StockTraining") -> bool:
         """Return whether two trainings are equal; the list of sealed images lies in the folder of each study."""
         sealed = [None if path is None else holdout.read(path) for path in (self.budget.sealed, other.budget.sealed)]
-        budget = self.budget.model_copy(update={"sealed": other.budget.sealed})
+        budget = self.budget.model_copy(update={"sealed": other.budget.sealed, "rungs": other.budget.rungs})
         return budget == other.budget and sealed[0] == sealed[1] and self.stock.fingerprint == other.stock.fingerprint
 
     def train(

@@ -102,7 +102,8 @@ class Study(StoredStudy):
         budget = self.settings.base
         if budget is None:
             return StockTrainings(self.space, {})
-        rungs = rungs_of(budget.epochs) if self.settings.members else ()
+        is_compared = self.settings.members and not self.settings.confirms
+        rungs = rungs_of(budget.epochs) if is_compared else ()
         read = {"sealed": self.sealed, "subset": self.settings.subset, "rungs": rungs}
         budget = budget.model_copy(update=read)
         trainings = [

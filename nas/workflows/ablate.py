@@ -76,7 +76,7 @@ class AblationPlan(PairedPlan):
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds}")
-        require_search(search.folder, search.file, "ablate")
+        require_search(search.folder, search.file, "ablate", members=True)
         _require_ablatable(search, trial)
         require_same_data(search)
         ablated = search.ablated(trial)
@@ -117,7 +117,7 @@ def _require_ablatable(search: Study, trial: int) -> None:
     for record in search.records():
         if record.trial != trial:
             continue
-        if record.fingerprint == search.space.stock.fingerprint:
+        if record.fingerprint in {stock.fingerprint for stock in search.space.stocks}:
             raise StudyError(f"trial {trial} of {search.name} is the stock model: it has no slot to put back")
         if record.ending not in _WITH_ARCHITECTURE:
             which = f"trial {trial} of {search.name} is {record.status}"

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.paired import LEAST_SEEDS
-from nas.records.record import Record
+from nas.records.record import Record, pareto_front_of, stocks_of
 from nas.report.confirmations import Confirmation
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, name_of, named_as_confirmations, number_of
@@ -84,6 +84,16 @@ class ConfirmationPlan(PairedPlan):
     beside: tuple[Study, ...]
 
     @property
+    def finalists(self) -> tuple[Architecture, ...]:
+        """Models that are judged."""
+        return tuple(model for model in self.models if not model.is_stock)
+
+    @property
+    def stocks(self) -> int:
+        """Number of stock models with which they are compared."""
+        return len(self.models) - len(self.finalists)
+
+    @property
     def others(self) -> str:
         """The other confirmations in words, with the epochs of their trainings."""
         named = [Confirmation(name=one.name, settings=one.settings, records=one.records()) for one in self.beside]
@@ -108,7 +118,7 @@ class ConfirmationPlan(PairedPlan):
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds} (5 are usual)")
-        require_search(before.folder, before.file, "confirm")
+        require_search(before.folder, before.file, "confirm", members=True)
         require_same_data(before)
         existing = [Study.open(folder) for folder in named_as_confirmations(before.folder)]
         images = ChosenImages.asked_for(before, fraction=fraction, progress=progress)
@@ -120,8 +130,10 @@ class ConfirmationPlan(PairedPlan):
         if not seeds_before:
             require_learned(before, epochs=epochs, images=images, advice=command("confirm", before.folder))
         finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
-        models = {one.fingerprint: one for one in (before.space.stock, *_architectures(earlier, enqueued), *finalists)}
-        if len(models) == 1:
+        before_these = _architectures(earlier, enqueued)
+        stocks = stocks_beside(before, finalists)
+        models = {one.fingerprint: one for one in (*stocks, *before_these, *finalists)}
+        if all(model.is_stock for model in models.values()):
             raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
         number = max(seeds or 0, seeds_before) or SEEDS
         settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch, images=images)
@@ -142,14 +154,27 @@ class ConfirmationPlan(PairedPlan):
         )
 
 
+def stocks_beside(before: Study, finalists: Sequence[Architecture]) -> list[Architecture]:
+    """Return the stock models with which finalists are compared: that of the space, or several of a joined one.
+
+    Of several, those of the finalists' members, and those that no cheaper one is as accurate as in the search.
+    """
+    if not before.settings.members:
+        return [before.space.stock]
+    stocks = stocks_of(before.records())
+    own = {before.space.member_name(finalist) for finalist in finalists}
+    front = {one.trial for one in pareto_front_of(stocks, before.settings.objectives)}
+    return [before.architecture(one) for one in stocks if one.member in own or one.trial in front]
+
+
 def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
     """Return the members of the front that are confirmed, without the stock model, most accurate first.
 
     The front is that of expected scores, from which part of the luck is gone, if there is one beside the stock model.
     """
-    records, stock = before.records(), before.space.stock.fingerprint
-    expected = [one for one in expected_front(before, records) if one.fingerprint != stock]
-    front = expected or [one for one in before.front(records) if one.fingerprint != stock]
+    records, stocks = before.records(), {stock.fingerprint for stock in before.space.stocks}
+    expected = [one for one in expected_front(before, records) if one.fingerprint not in stocks]
+    front = expected or [one for one in before.front(records) if one.fingerprint not in stocks]
     ranked = sorted(front, key=lambda one: -(one.map50_95 or 0.0) if one.expected is None else -one.expected)
     return ranked[: MOST_FINALISTS if top is None else top]
 

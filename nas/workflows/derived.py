@@ -189,10 +189,10 @@ def enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int, *,
     Args:
         lost: trials whose result is lost, so that they are trained again.
     """
-    stock = study.space.stock.fingerprint
+    stocks = {stock.fingerprint for stock in study.space.stocks}
     enqueued = {(record.fingerprint, record.repeat) for record in study.records() if record.trial not in lost}
     for repeat in range(seeds):
         for model in models:
             if (model.fingerprint, repeat) not in enqueued:
-                role = {ROLE: "stock"} if model.fingerprint == stock else {}
+                role = {ROLE: "stock"} if model.fingerprint in stocks else {}
                 study.enqueue(model, **{REPEAT: repeat}, **role)

@@ -49,7 +49,7 @@ def findings_of(study: Study) -> Findings:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
     groups = [[] if verdict is None else verdict.lines(), *(ablation.lines() for ablation in ablations)]
-    if study.settings.members and (stock := stock_of(records)) is not None:
+    if study.settings.members and verdict is None and (stock := stock_of(records)) is not None:
         groups.append(search_findings(study, records, study.front(records), stock, None))
     remarks: list[list[str]] = []
     tables = {} if verdict is None else {"verdict.json": json.dumps(verdict.as_document(), indent=1)}

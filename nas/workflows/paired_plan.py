@@ -60,15 +60,14 @@ class PairedPlan:
         """Whether the stock model, whose weights all trainings start from, is to be trained on other images first."""
         if self.settings.base is None or self.settings.subset == self.search.settings.subset:
             return False
-        there = None if self.earlier is None else self.earlier.stock_training
-        return there is None or not there.is_done
+        there = None if self.earlier is None else self.earlier.stock_trainings
+        return there is None or bool(there.pending or there.failure)
 
     @property
     def _stock_seconds(self) -> float:
         """Seconds that the search has trained the stock model for, if that is to be done again; 0 otherwise."""
-        stock = self.search.stock_training if self.trains_stock_first else None
-        outcome = None if stock is None else stock.outcome()
-        return float(outcome["seconds"]) if outcome else 0.0
+        stocks = self.search.stock_trainings if self.trains_stock_first else ()
+        return sum(float(outcome["seconds"]) for one in stocks if (outcome := one.outcome()))
 
     def begin(self, **changes: Any) -> Study:
         """Create or resume the study; its trainings are enqueued, not run.

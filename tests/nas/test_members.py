@@ -5,6 +5,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,16 @@ from nas.study.creation import create
 from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
+from nas.workflows import confirm as confirming
+from nas.workflows import running
+from nas.workflows.ablate import AblationPlan
 from search_spaces import Architecture, Choice, JoinedSpace, joined_file
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.yaml_text import parse_yaml
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 from trials.costing import cost, space_costs
 from trials.costing.cost import LayerCost
+from trials.data import datasets
 
 SPACES = """\
 name: edge
@@ -295,6 +300,68 @@ class TestSearch:
         assert study.settings.differences(changed) == ["members: eightn, ninet there, eightn here"]
 
 
+class TestFreshSeeds:
+    """Candidates of v8 are better than its stock model, those of v9, which cost less, than both."""
+
+    @pytest.fixture
+    def searched(self, make: Make, run: Run, monkeypatch: pytest.MonkeyPatch) -> Study:
+        def scored(architecture: Architecture, budget: Budget, *rest: Any, costs: Costs, **_: Any) -> Outcome:
+            is_cheaper = architecture.base.startswith("yolov9")
+            accuracy = {True: 0.6, False: 0.5}[is_cheaper] + (0.0 if architecture.is_stock else 0.05)
+            noise = 0.0001 * (budget.seed % 7 + len(architecture.summary()) % 3 * (budget.seed % 2))
+            found = trained_to(architecture, accuracy + noise, budget, *rest)
+            assert found.scores is not None
+            return replace(found, costs=costs, scores=replace(found.scores, costs=costs))
+
+        monkeypatch.setattr(running, "supervise", lambda study, **_: run(study, scored))
+        study = make(trials=8, data_fingerprint=datasets.load("digits").fingerprint)
+        run(study, scored)
+        return study
+
+    def test_finalists_are_judged_by_all_stock_models_that_cost_no_more(
+        self, searched: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        eight = next(one for one in searched.records() if one.member == "eightn" and one.role != "stock")
+        nine = next(one for one in searched.records() if one.member == "ninet" and one.role != "stock")
+        monkeypatch.setattr(confirming, "finalists_of", lambda *_, **__: [eight, nine])
+        monkeypatch.setattr(confirming, "_judging", lambda *_: None)
+        plan = confirming.ConfirmationPlan.of(searched, seeds=3)
+        assert (plan.stocks, len(plan.finalists)) == (2, 2)
+        after = plan.begin()
+        running.supervise(after)
+        assert [one.role for one in after.records()] == 3 * ["stock", "stock", "", ""]
+        assert all(one.is_done for one in after.stock_trainings)
+        verdict = after.verdict()
+        assert verdict is not None
+        assert verdict.lines()[0].startswith(
+            "Verdict on edge, beside the stock models that cost no more: 3 fresh seeds"
+        )
+        first, second = verdict.finalists
+        assert first.trial == nine.trial
+        assert first.sentence.startswith(
+            f"trial {nine.trial}: no stock model of these is as accurate at its cost: beside ninet better by 5.0 points"
+        )
+        assert second.stock == "ninet"
+        assert second.sentence.startswith(f"trial {eight.trial}: beside ninet worse by 5.0 points")
+        assert "; it beats its own stock model only (eightn: +5.0 points, " in second.sentence
+        assert second.as_document()["own"]["finding"] == "better"
+
+    def test_slots_of_a_trial_are_judged_beside_the_stock_model_of_its_member(self, searched: Study) -> None:
+        one = next(one for one in searched.records() if one.member == "eightn" and one.role != "stock")
+        plan = AblationPlan.of(searched, trial=one.trial, seeds=2)
+        assert plan.models[0] == searched.space.stocks[0]
+        after = plan.begin()
+        running.supervise(after)
+        ablation = searched.ablation(one.trial)
+        assert ablation is not None
+        assert ablation.whole is not None
+        assert ablation.whole.difference == pytest.approx(5.0, abs=0.1)
+
+    def test_stock_model_of_a_member_is_not_ablated(self, searched: Study) -> None:
+        with pytest.raises(StudyError, match=r"^trial 1 of edge is the stock model"):
+            AblationPlan.of(searched, trial=1)
+
+
 class TestCosts:
     def test_cost_is_that_in_the_member(self, joined: JoinedSpace) -> None:
         whole = space_costs.table(joined, 2, 64)
@@ -394,15 +461,15 @@ class TestStockFront:
 
     def test_findings_name_the_most_accurate_models(self) -> None:
         front = [*self.STOCKS, *(record(2 + n, "v8n", 0.56 + n / 100, 8.0 + n) for n in range(5))]
-        found = stock_front.findings(front, self.STOCKS, "gflops")
+        found = stock_front.findings(front, self.STOCKS, "gflops", confirm="nas confirm edge")
         assert [text.partition(":")[0] for text in found[:3]] == ["trial 6", "trial 5", "trial 4"]
         assert found[3:] == [
             "2 more models of the front: nas pareto --format json",
-            "scores are those of one short training each: no verdict",
+            "scores are those of one short training each: no verdict (nas confirm edge)",
         ]
 
     def test_front_of_stock_models_alone_is_said(self) -> None:
-        found = stock_front.findings(self.STOCKS, self.STOCKS, "gflops")
+        found = stock_front.findings(self.STOCKS, self.STOCKS, "gflops", confirm="nas confirm edge")
         assert found == ["Nothing that was tried is on the front beside the stock models."]
 
 
@@ -443,13 +510,10 @@ class TestCommands:
         (row,) = json.loads(nas("status", "edge", "--runs", searched.folder.parent, "--format", "json"))
         assert row["space"] == "edge"
 
-    @pytest.mark.parametrize("command", ["confirm", "trust", "ablate"])
-    def test_what_is_not_possible_yet_is_said(self, searched: Study, command: str) -> None:
-        trial = ("--trial", "2") if command == "ablate" else ()
-        words = [command, "edge", "--runs", str(searched.folder.parent), *trial]
-        result = CliRunner().invoke(app, words)
+    def test_what_is_not_possible_yet_is_said(self, searched: Study) -> None:
+        result = CliRunner().invoke(app, ["trust", "edge", "--runs", str(searched.folder.parent)])
         assert result.exit_code == 2
-        assert f"edge: nas {command} is not yet possible for a study of several members (edge)" in result.output
+        assert "edge: nas trust is not yet possible for a study of several members (edge)" in result.output
 
     def test_effects_and_refinement_are_refused(self, searched: Study) -> None:
         with pytest.raises(SpecError, match=r"^effects: not yet possible with several spaces, got edge"):

@@ -72,12 +72,12 @@ class TestCommandLine:
 
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
-            "--space --scale --modules --refine --stock-only --data --holdout --weights --from-scratch --trials --hours "
-            "--timeout --trial-timeout --trial-memory --workers --device --workers-per-device --ray --gpus-per-worker "
-            "--no-cache --preset --fraction --val-images --epochs --base-epochs --calibrate --image-size --batch "
-            "--precision --deterministic --seed --eta --first-rung --seeds --objectives --deploy-size --latency "
-            "--reward --target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study "
-            "--storage --system-metrics --runs"
+            "--space --scale --modules --refine --stock-only --data --holdout --weights --from-scratch --trials "
+            "--hours --timeout --trial-timeout --trial-memory --workers --device --workers-per-device --ray "
+            "--gpus-per-worker --no-cache --preset --fraction --val-images --epochs --base-epochs --calibrate "
+            "--image-size --batch --precision --deterministic --seed --eta --first-rung --seeds --objectives "
+            "--deploy-size --latency --reward --target-gflops --target-latency --sampler --max-gflops "
+            "--max-params --max-latency --study --storage --system-metrics --runs"
         )
 
     @pytest.mark.parametrize(("typed", "fraction"), [("2%", 0.02), (".8", 0.8), ("1", 1.0)])
@@ -126,7 +126,8 @@ class TestCommandLine:
             app, ["search", *(p for name, (t, _) in typed.items() for p in (OPTIONS[name].flag, t) if p)]
         )
         (request,) = requests
-        assert vars(request) == {name: value for name, (_, value) in typed.items()} | {"calibrate": False}
+        others = {"calibrate": False, "stock_only": False}
+        assert vars(request) == {name: value for name, (_, value) in typed.items()} | others
 
     def test_search_passes_calibrate_to_the_request(self, requests: list[Request]) -> None:
         CliRunner().invoke(app, ["search", "--calibrate"])

@@ -1,7 +1,7 @@
 """Charts of the report: Plotly figures of a study's records and effects."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from plotly import graph_objects
@@ -9,7 +9,7 @@ from plotly import graph_objects
 from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.rank_agreement import agreement
 from nas.records.facts import LABELS
-from nas.records.record import Record, mean_over_seeds
+from nas.records.record import Record, mean_over_seeds, stock_of
 from nas.report.comparison import Comparison
 from nas.report.effects import Effect, Significance
 from nas.report.verdict import JudgedFinalist, Verdict
@@ -45,14 +45,14 @@ def add_confirmed(
     costs = {one.fingerprint: getattr(one, cost) for one in records if one.finished}
     base = verdict.stock_map50_95
     judged = [one for one in verdict.finalists if costs.get(one.fingerprint) is not None]
-    stock = next((getattr(one, cost) for one in records if one.finished and one.role == "stock"), None)
+    stock = getattr(stock_of(records), cost, None)
     if accuracy != "map50_95" or base is None or stock is None or not judged:
         return
     about = f"{len(verdict.seeds)} fresh seeds, on {html(verdict.images)}"
     figure.add_trace(
         graph_objects.Scatter(
             x=[*(costs[one.fingerprint] for one in judged), stock],
-            y=[*(base + one.difference / 100 for one in judged), base],
+            y=[*(fmean(one.map50_95_by_seed) for one in judged), base],
             mode="markers",
             name="fresh seeds",
             marker={
