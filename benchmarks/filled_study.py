@@ -15,6 +15,7 @@ from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT, HOST
 from nas.settings import RunSettings, Settings
 from nas.study.creation import create
 from nas.study.folders import default_storage
+from nas.study.named_addresses import remember_both
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trial_records import description
@@ -52,6 +53,7 @@ def make_study(folder: Path, storage: str | None) -> Study:
         tracking="sqlite://",
         version="0",
     )
+    remember_both(file, folder)
     return create(folder, file, joined_file.text(SPACE))
 
 
