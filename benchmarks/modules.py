@@ -15,7 +15,9 @@ one core: 67 models of YOLOv8-n and 31 of YOLOv9-t, three seeds.
 
 `latency` times each model beside the stock model, in turns, on an idle machine; it refuses on one that is not.
 
-`table` prints the table, or writes it into a page. The stock models are in a folder next to FILE, with its name.
+`table` prints the table, or writes it into a page. The stock models are in a folder next to FILE, with its name. Where
+they are gone they are trained again, which gives the same ones on the same kind of machine only: elsewhere begin anew,
+with another FILE.
 """
 
 import argparse
