@@ -124,6 +124,7 @@ def run(name: str, check: Check, place: Place, seconds: float, show: Callable[[R
     timed_out = process.is_alive()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what it has started, too
+    process.kill()  # one that has no group of its own yet
     process.join(10.0)
     _show_new(rows, read, name, show)
     if timed_out:
