@@ -113,7 +113,11 @@ def test_figures_of_the_article_in_the_documentation_are_counted() -> None:
 
 def test_foreign_modules_are_documented() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
-    read = {name for row in re.findall(r"^\| `(.+?)\|", page, re.MULTILINE) for name in re.findall(r"(?:nn\.)?[A-Z]\w+", row)}
+    read = {
+        name
+        for row in re.findall(r"^\| `(.+?)\|", page, re.MULTILINE)
+        for name in re.findall(r"(?:nn\.)?[A-Z]\w+", row)
+    }
     assert read >= set(foreign_files.FOREIGN_MODULES) - {"Silence"}
 
 
