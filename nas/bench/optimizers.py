@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.proposer import STARTUP_TRIALS, Proposer
-from nas.bench.tables import CostFeatures, Table, is_numeric
+from nas.bench.tables import CostFeatures, Members, Table, is_numeric
 
 _POPULATION = 20
 
@@ -65,6 +65,7 @@ class EHVIOptimizer:
         table: to search.
         seed: of its random draws.
         cost_features: costs that accuracy is learned from, see `Table.candidates`.
+        members: what families are to the surrogate, see there.
         spread: whether the first rows are spread over the costs, instead of drawn at random.
         additive: whether the kernel has its additive part.
     """
@@ -75,10 +76,11 @@ class EHVIOptimizer:
         seed: int,
         *,
         cost_features: CostFeatures = "all",
+        members: Members = "column",
         spread: bool = True,
         additive: bool = True,
     ) -> None:
-        self._candidates = table.candidates(cost_features)
+        self._candidates = table.candidates(cost_features, members)
         self._proposer = Proposer(seed, additive=additive)
         self._startup_rng = None if spread else np.random.default_rng(seed)
         self._rows: list[int] = []
@@ -190,5 +192,7 @@ OPTIMIZERS: dict[str, Callable[[Table, int], Optimizer]] = {
     "tpe": partial(OptunaOptimizer, _tpe),
     "nsga2": partial(OptunaOptimizer, _nsga2),
     "gp": partial(OptunaOptimizer, _gp),
+    "ours-with-members": partial(EHVIOptimizer, members="joined"),
+    "ours-with-members-apart": partial(EHVIOptimizer, members="apart"),
     **ABLATIONS,
 }

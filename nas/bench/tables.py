@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf, nan
+from math import inf, nan, sqrt
 from pathlib import Path
 from typing import Literal
 
@@ -20,12 +20,17 @@ from nas.algorithms.arrays import FloatArray, IndexArray
 from nas.algorithms.gaussian_process import Features
 from nas.algorithms.pareto import Direction, directions_for
 from nas.algorithms.proposer import Candidates
+from nas.samplers.categories import SHARE_OF_MEMBER
 from search_spaces.errors import SpecError, nearest
 from search_spaces.files import read_plain
 
 Column = tuple[str, ...] | tuple[float, ...]
 CostFeatures = Literal["all", "objectives", "none"]
 """Costs among the features of the surrogate."""
+Members = Literal["column", "joined", "apart"]
+"""What families are to the surrogate."""
+_APART = 1000.0
+"""Distance at which the surrogate's kernel is 0, whatever its length scales are."""
 
 _NAME, _ACCURACY, _COST_ENDING = "model_name", "mAP_0.5:0.95", "_latency"
 _NAME_PATTERN = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_(\d+)")
@@ -75,11 +80,13 @@ class Table:
         indices = [np.unique(values, return_inverse=True)[1] for values in self.columns.values()]
         return np.array(indices, dtype=np.intp).T
 
-    def candidates(self, cost_features: CostFeatures = "all") -> Candidates:
+    def candidates(self, cost_features: CostFeatures = "all", members: Members = "column") -> Candidates:
         """Return the rows as candidates of a proposer.
 
         Args:
             cost_features: costs among the features. The costs among the objectives are known in any case.
+            members: what families are to the surrogate: a categorical feature like any other; members of a joined
+                space, whose rows share costs and scaling factors; or members of which none says anything of another.
         """
         continuous = [
             min_max_scaled(np.log(np.array(values))) for values in self.columns.values() if is_numeric(values)
@@ -87,7 +94,11 @@ class Table:
         figures = {"all": self.figures, "objectives": self.costs, "none": self.costs[:, :0]}
         continuous += [min_max_scaled(costs) for costs in figures[cost_features].T]
         texts = [values for values in self.columns.values() if not is_numeric(values)]
-        categorical = [one_hot(values) / np.sqrt(len(texts)) for values in texts]
+        share = 1.0 if members == "column" else SHARE_OF_MEMBER
+        categorical = [one_hot(values) * sqrt(share / len(texts)) for values in texts]
+        if members == "apart":
+            places = (np.unique(values, return_inverse=True)[1].astype(np.float64) for values in texts)
+            continuous += [_APART * place for place in places]
         empty = np.empty((len(self), 0))
         features = Features(np.column_stack([empty, *continuous]), np.hstack([empty, *categorical]))
         return Candidates(features, self.costs)

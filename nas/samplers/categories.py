@@ -13,7 +13,7 @@ from search_spaces import base as bases
 
 SAME_OPERATOR = 0.7
 """Share of a slot that two choices have in common if only their operator is equal."""
-_OPERATORS, _SLOTS, _MEMBER = 0.4, 0.4, 0.2
+_OPERATORS, _SLOTS, SHARE_OF_MEMBER = 0.4, 0.4, 0.2
 """Shares of the parts in a joined space: operators by region, choices by slot, the member itself."""
 
 Row = Mapping[int, float]
@@ -51,7 +51,8 @@ class JoinedCategories:
 
     The product of two rows is a weighted mean of three parts. What crosses members is the first: per region (backbone
     or neck at one resolution), how alike the shares of the operators in its slots are (Bhattacharyya coefficient,
-    `sum(sqrt(p * q))`). The others are 0 between members: equal choices by slot, and the member itself.
+    `sum(sqrt(p * q))`). The others are 0 between members: equal choices by slot, and the member itself, which counts
+    whole where no member has slots.
     """
 
     def __init__(self, space: JoinedSpace) -> None:
@@ -66,6 +67,8 @@ class JoinedCategories:
             self._first[name] = free
             free += 1 + len(slots)
         self._count = free
+        has_slots = any(member.slots for member in space.members)
+        self._member = math.sqrt(SHARE_OF_MEMBER if has_slots else 1.0)
 
     def __len__(self) -> int:
         return self._count
@@ -77,7 +80,7 @@ class JoinedCategories:
         own = self._slots[name].of(architecture)
         return {
             **self._operators(architecture, name),
-            first: math.sqrt(_MEMBER),
+            first: self._member,
             **{first + 1 + column: math.sqrt(_SLOTS) * weight for column, weight in own.items()},
         }
 

@@ -20,6 +20,7 @@ from nas.records.record import COLUMNS, Record, stock_of, stocks_of
 from nas.records.trial_files import TrialFiles
 from nas.report import stock_front
 from nas.report.search_findings import left_out
+from nas.samplers.categories import categories_of
 from nas.samplers.encoding import Encoding
 from nas.settings import RunSettings, Sampler, Settings
 from nas.study import stock_training
@@ -28,7 +29,7 @@ from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows import confirm as confirming
-from nas.workflows import running
+from nas.workflows import refinement, running
 from nas.workflows.ablate import AblationPlan
 from search_spaces import Architecture, Choice, JoinedSpace, joined_file
 from search_spaces.errors import SpecError, StudyError
@@ -406,6 +407,13 @@ class TestEncoding:
         alike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": uib}))
         unlike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": other}))
         assert unlike == 0 < alike < 0.5
+
+    def test_member_counts_whole_where_there_are_no_slots(self) -> None:
+        names = "v8n,v9t"
+        space, _ = refinement.stock_models(joined_file.load(names), joined_file.text(names))
+        row, other = (categories_of(space).of(stock) for stock in space.stocks)
+        assert (list(row.values()), list(other.values())) == ([1.0], [1.0])
+        assert row.keys().isdisjoint(other)
 
     def test_a_member_is_nearer_to_itself(self, encoding: Encoding, joined: JoinedSpace) -> None:
         eight, nine = joined.members
