@@ -107,7 +107,7 @@ def chosen(
     Args:
         search: with the usual batch.
         memory: bytes that a worker's trials may allocate on the CPU; None for a share of what is free.
-        measure: returns the bytes of a training of the costliest architecture, and of the whole GPU.
+        measure: returns the bytes of a training of the costliest architecture, and what was free on the GPU before.
         trying: called with what is tried next, in words.
 
     Raises:
@@ -126,8 +126,8 @@ def chosen(
         found = if_it_fits(lambda: measure(space, larger))
         if found is None:
             return None
-        used, whole = found
-        return None if whole is not None and used * search.sharing > MARGIN * whole else used
+        used, free = found
+        return None if free is not None and used * search.sharing > MARGIN * free else used
 
     on_cpu = search.device == CPU
     limit = memory or machine.memory_share(search.workers) if on_cpu else None

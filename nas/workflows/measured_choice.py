@@ -11,7 +11,7 @@ from trials.gpu_faults import GpuFault, fault_in
 Value = TypeVar("Value")
 
 MARGIN = 0.85
-"""Share of a GPU's memory that all its workers may occupy; the rest is for other shapes, CUDA and fragmentation."""
+"""Share of a GPU's free memory that all its workers may occupy; the rest is for other shapes and fragmentation."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,13 +68,13 @@ def memory_of_costliest(space: Space, search: PlannedSearch) -> tuple[int, int |
     """Train the costliest architecture for some steps, and return the bytes that it occupies on its device.
 
     Returns:
-        Those, and all that the GPU has, whether free or not; None on the CPU.
+        Those, and what was free on the GPU before; None on the CPU.
 
     Raises:
         EstimateError: it cannot be trained, such as for want of memory.
     """
     found = of_costliest(space, search)
-    return (found.memory, None) if search.device == CPU else (found.gpu_memory, found.whole_gpu_memory)
+    return (found.memory, None) if search.device == CPU else (found.gpu_memory, found.free_gpu_memory)
 
 
 def of_costliest(space: Space, search: PlannedSearch) -> ProcessTimes:

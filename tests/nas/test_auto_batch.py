@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,21 @@ class TestSearch:
             found = chosen(plan.space, planned, CheckCache(tmp_path / "checks.json"), measure=measure)
             assert found.number == 16
         assert tried == [8, 16, 32]
+
+    @pytest.mark.parametrize(("free", "batch"), [(3000, 32), (302, 32), (301, 16), (9.5, 1)])
+    def test_a_gpu_that_others_use_has_less_room(
+        self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch, free: float, batch: int
+    ) -> None:
+        """Two workers share the GPU, a batch takes 4 MiB an image, and 15 % of what is free stay free."""
+        monkeypatch.setattr(auto_batch, "LEAST_STEPS", 1)
+        plan = ask()
+        planned = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
+        planned = replace(planned, devices="0", workers=2)
+
+        def measure(_space: Space, search: PlannedSearch) -> tuple[int, int]:
+            return 4 * search.budget.batch * MIB, int(free * MIB)
+
+        assert chosen(plan.space, planned, CheckCache(None), measure=measure).number == batch
 
     def test_sealed_images_are_not_timed(self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
         timed: list[PlannedSearch] = []

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from search_spaces import Architecture
-from trials import Budget
+from trials import Budget, machine
 from trials.data import image_cache, validation_batches
 from trials.data.datasets import DataSet
 from trials.training import epoch_loader
@@ -121,8 +121,11 @@ def test_processes_have_room_for_their_batches_in_shared_memory(
 ) -> None:
     """A container has 64 MB of it by default."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr(machine, "cores", lambda: 8)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
     assert [processes_for(100, batch_bytes) for batch_bytes in (1, 2**21, 2**24)] == [8, 3, 0]
+    monkeypatch.setattr(machine, "cores", lambda: 16)  # another worker has the other half of them
+    assert [processes_for(100, batch_bytes) for batch_bytes in (1, 2**21, 2**24)] == [8, 1, 0]
     monkeypatch.undo()
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(epoch_loader, "SHARED_MEMORY", tmp_path / "none")

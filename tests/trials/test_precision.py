@@ -60,6 +60,26 @@ def test_everything_between_convolutions_is_quantised_for_onnxruntime_alone() ->
     assert counts["onnxruntime"]["QuantizeLinear"] > counts["openvino"]["QuantizeLinear"]
 
 
+def test_tensorrt_gets_activations_around_zero_and_biases_in_floats() -> None:
+    """What its parser reads: NVIDIA/TensorRT, issue 2774."""
+    graph = onnx.load_from_string(
+        BACKENDS["tensorrt"].graph_of(block(), ExecutionSettings(precision="int8", device="0"))
+    )
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in graph.graph.initializer}
+    read = [
+        constants[node.input[0]]
+        for node in graph.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    ]
+    zeros = [
+        constants[node.input[2]] for node in graph.graph.node if node.op_type in {"QuantizeLinear", "DequantizeLinear"}
+    ]
+    assert read
+    assert {one.dtype.name for one in read} == {"int8"}
+    assert {one.dtype.name for one in zeros} == {"int8"}
+    assert not any(one.any() for one in zeros)
+
+
 def test_what_a_head_does_after_its_last_convolutions_stays_float() -> None:
     deployed = head()
     assert deployed.float_scopes == ("/module/",)

@@ -54,6 +54,7 @@ class Backend:
         package: name of the required package, as it is imported and installed.
         install_command: installs the package.
         load_graph: loads an ONNX graph; None for PyTorch, which runs modules.
+        is_symmetric: whether int8 activations must be signed, with a zero point of 0.
         quantizes_all: whether activations, sums and pooling between convolutions must be int8, too, to be fast.
     """
 
@@ -62,6 +63,7 @@ class Backend:
     install_command: str
     load_graph: Callable[[bytes, ExecutionSettings], Session] | None = None
     quantizes_all: bool = False
+    is_symmetric: bool = False
 
     def require(self) -> None:
         """Check that the package is installed.
@@ -122,6 +124,7 @@ class Backend:
                 samples,
                 float_scopes=deployed.float_scopes,
                 everything=self.quantizes_all,
+                is_symmetric=self.is_symmetric,
                 description=deployed.description,
             )
         return graph
@@ -256,6 +259,7 @@ BACKENDS = {
             package="tensorrt",
             install_command="pip install 'nas-for-yolo[tensorrt]'",
             load_graph=_tensorrt,
+            is_symmetric=True,
         ),
     )
 }

@@ -1,6 +1,7 @@
 """Graphs in another precision than float32: float16, or int8 by post-training quantisation.
 
-int8: weights per output channel and symmetric, activations unsigned per tensor, ranges from the least and the greatest
+int8: weights per output channel and symmetric, activations per tensor, unsigned (for TensorRT signed and symmetric),
+ranges from the least and the greatest
 value for the calibration images (Jacob et al., arXiv:1712.05877; Nagel et al., arXiv:2106.08295). What a detection
 head does after its last convolutions stays float32: one scale for box coordinates up to the image size and for scores
 from 0 to 1 leaves no scores. The graph has QuantizeLinear and DequantizeLinear nodes, which ONNX Runtime, OpenVINO and
@@ -95,6 +96,7 @@ def quantized(
     *,
     float_scopes: Sequence[str] = (),
     everything: bool = True,
+    is_symmetric: bool = False,
     description: str = "a graph",
 ) -> bytes:
     """Return an ONNX graph whose convolutions and matrix products compute in int8.
@@ -106,6 +108,8 @@ def quantized(
         float_scopes: scopes of detection heads, such as `/module/model.22/`, whose own operations stay float32.
         everything: whether outputs of convolutions and the operations between them are quantised, too. ONNX Runtime
             is not faster without; OpenVINO and TensorRT fuse an activation into the convolution, and are slower with.
+        is_symmetric: whether activations are signed with a zero point of 0, and biases stay float32: TensorRT reads
+            nothing else (NVIDIA/TensorRT, issue 2774).
         description: of the graph, for errors.
 
     Raises:
@@ -129,10 +133,14 @@ def quantized(
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=[*_WEIGHTED, *(_BETWEEN if everything else ())],
                 per_channel=True,
-                activation_type=QuantType.QUInt8,
+                activation_type=QuantType.QInt8 if is_symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=[node.name for node in model.graph.node if _is_float(node.name, float_scopes)],
-                extra_options={"OpTypesToExcludeOutputQuantization": [] if everything else _WEIGHTED},
+                extra_options={
+                    "OpTypesToExcludeOutputQuantization": [] if everything else _WEIGHTED,
+                    "ActivationSymmetric": is_symmetric,
+                    "QuantizeBias": not is_symmetric,
+                },
             )
             return written.read_bytes()
         except Exception as error:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from trials import machine
 from trials.data.image_cache import CachedImages, Draw
 
 MOST_PROCESSES = 8
@@ -22,7 +23,7 @@ _AHEAD = 4
 """Batches that each process prepares ahead."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux has it, which PyTorch uses
 _SHARE_OF_SHARED = 0.5
-"""Most of what is free that one worker takes."""
+"""Most of what is free that all workers of this machine take; each has as large a share of it as of the cores."""
 
 
 class EpochOrder(Sampler[Draw]):
@@ -98,4 +99,5 @@ def _with_room_for(batch_bytes: int) -> int:
         free = shutil.disk_usage(SHARED_MEMORY).free
     except OSError:  # such as on a system that has it elsewhere
         return MOST_PROCESSES
-    return int(_SHARE_OF_SHARED * free / max(1, batch_bytes * (_AHEAD + 1)))
+    share = _SHARE_OF_SHARED * min(1.0, torch.get_num_threads() / machine.cores())
+    return int(share * free / max(1, batch_bytes * (_AHEAD + 1)))
