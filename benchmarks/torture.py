@@ -47,7 +47,8 @@ slots:
     choices:
       UIB: {start_kernel: [0, 3, 5], mid_kernel: [0, 3, 5], expansion: [2, 4]}
 """
-BUDGET = ("--image-size", 64, "--deploy-size", 64, "--device", "cpu", "--no-cache", "--workers", 4)
+WORKERS = 4
+BUDGET = ("--image-size", 64, "--deploy-size", 64, "--device", "cpu", "--no-cache", "--workers", WORKERS)
 EPOCHS, EARLY_EPOCHS = 3, 1
 HANGS_AFTER = 180.0
 """Seconds in which a command must end after a signal that ends it."""
@@ -140,7 +141,7 @@ class Torture:
             self.run_to_end(runs, *self.search(runs, 1, EARLY_EPOCHS), "--workers", 1)
         elif self.wait(process, runs, 900.0) != 0:  # of a worker's death the supervisor takes care
             self.run_to_end(runs, *self.search(runs, 1, EARLY_EPOCHS), "--workers", 1)
-        self.check(runs, "s")
+        self.check(runs, "s", kills=1)
         if not self.problems:
             shutil.rmtree(runs)
 
@@ -157,7 +158,7 @@ class Torture:
 
         self._disturb(runs, max(1, kills - exports - confirms), 40.0, lambda ended: search(more=ended))
         self.run_to_end(runs, *search(more=False))
-        self.check(runs, "s")
+        self.check(runs, "s", sum(self.kills.values()) - began)
         self._disturb(runs, exports, 6.0, lambda _: ["export", "s"])
         self.run_to_end(runs, "export", "s")
         # With one epoch more: nas confirm refuses a budget with which the stock model has learned nothing.
@@ -167,8 +168,8 @@ class Torture:
         # An export or a confirmation that ended too soon for all of its kills leaves them to the search.
         self._disturb(runs, began + kills - sum(self.kills.values()), 40.0, lambda ended: search(more=ended))
         self.run_to_end(runs, *search(more=False))
-        self.check(runs, "s")
-        self.check(runs, "s-confirm")
+        for study in ("s", "s-confirm"):
+            self.check(runs, study, kills)
 
     def _disturb(self, runs: Path, kills: int, within: float, command: Callable[[bool], Sequence[object]]) -> None:
         """Run a command again and again until so many kills were made.
@@ -211,8 +212,8 @@ class Torture:
             process.wait(self.rng.uniform(0, within))
         return process.poll() is None
 
-    def check(self, runs: Path, study: str) -> None:
-        """Check a study whose command has ended."""
+    def check(self, runs: Path, study: str, kills: int) -> None:
+        """Check a study whose command has ended, after so many kills in its runs folder."""
         found = list(problems_of_study(runs / study))
         for database in (runs / "mlflow.db", runs / study / "study.db"):
             if database.is_file():
@@ -220,7 +221,7 @@ class Torture:
         if address := self.address(runs.name):
             found += problems_on_server(address, runs)
         twice, saved, unsaved = problems_of_trace(runs.with_suffix(".trace"))
-        if unsaved > 4 * sum(self.kills.values()):
+        if unsaved > WORKERS * kills:
             found.append(f"{unsaved} epochs were begun and not saved")
         log = runs.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
         if "Traceback" in log:

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from nas import addresses
 from nas.records.trial_attributes import MACHINE, RETRY_OF
+from nas.study.named_addresses import remember
 from nas.study.study import Study
 
 pytestmark = pytest.mark.slow
@@ -188,6 +190,7 @@ def test_machines_in_two_networks_complete_a_study_though_the_link_is_cut_for_a_
         joins = stack.enter_context(running(joining, tmp_path / "second.log", variables))
         study = Study.open(first / "s")
         study.file = study.file.model_copy(update={"storage": database})
+        remember(database, addresses.STORAGE, study.folder)
         until(lambda: sum(record.finished for record in study.records()) >= 2, "no trial ends")
         _ip("link", "set", f"{one}-v", "down")
         time.sleep(60)
