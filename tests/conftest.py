@@ -23,8 +23,13 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from ultralytics.data import dataset
+from ultralytics.engine.model import Model
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.nn import tasks
+from ultralytics.utils import YAML
 
-from search_spaces import OPERATORS, SearchSpace, load
+from search_spaces import OPERATORS, SearchSpace, load, parser_hooks
 from search_spaces.errors import LatencyError
 from search_spaces.operators import user_classes
 from trials.data import datasets, digit_scenes
@@ -37,6 +42,18 @@ from trials.latency.runtimes import Runtime
 torch.set_num_threads(1)
 settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("house")
+
+
+@pytest.fixture
+def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the guards of `nas yolo`, which last for their process, end with the test."""
+    for owner, name in (
+        *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save"), (Model, "_load")),
+        *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume")),
+        *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file")),
+    ):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", value=True)
 
 
 OWN_OPERATOR = """\

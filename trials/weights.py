@@ -188,11 +188,11 @@ def lighten(path: Path) -> None:
     """Rewrite a final Ultralytics checkpoint with our layers as numbers and YAML, if its model can be built from them.
 
     Args:
-        path: a file that this process has written: it is unpickled.
+        path: a file that this process has written or checked: it is unpickled.
     """
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+    except (DataError, OSError, EOFError, RuntimeError, pickle.UnpicklingError):  # the first from `nas yolo`'s check
         return
     model = checkpoint.get("model")
     if not isinstance(model, DetectionModel) or not stored_model.has_operators(model):

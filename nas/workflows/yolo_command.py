@@ -20,6 +20,6 @@ def run(arguments: Sequence[str]) -> None:
     words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
     sys.argv[:] = full_training.prepare_command(words)
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
-    yolo_inputs.guard(trusted=trusted)
+    yolo_inputs.guard(sys.argv, trusted=trusted)
     with logged(), yolo_inputs.mistakes_in_one_line():
         cfg.entrypoint()

@@ -14,12 +14,11 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from typer.testing import CliRunner, Result
-from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import YAML
 
 from nas.cli import app
-from search_spaces import parser_hooks, space_file
+from search_spaces import space_file
 from search_spaces.errors import DataError, SpecError
 from trials.devices import DeviceProfile
 from trials.latency.latency_table import LatencyTable
@@ -232,15 +231,8 @@ def test_missing_checkpoint_is_not_looked_for_in_the_network(argument: str, monk
 
 
 @pytest.fixture
-def _guarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Guards of `nas yolo`, which last for its process, for one test."""
-    for owner, name in (
-        (YAML, "load"),
-        (tasks, "torch_safe_load"),
-        (BaseTrainer, "save_model"),
-    ):
-        monkeypatch.setattr(owner, name, getattr(owner, name))
-    monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", value=True)
+def _guarded(guards_end: None) -> None:  # noqa: ARG001 - a fixture
+    """Guards of `nas yolo` for one test."""
     yolo_inputs.guard()
 
 

@@ -8,7 +8,6 @@ import torch
 from ultralytics.nn import tasks
 from ultralytics.utils import ROOT, YAML
 
-from search_spaces import parser_hooks
 from search_spaces.errors import DataError, SpecError
 from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
@@ -117,9 +116,7 @@ class TestCheckpoints:
 
 class TestGuard:
     @pytest.fixture(autouse=True)
-    def _guarded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG002 - the working directory
-        monkeypatch.setattr(YAML, "load", YAML.load)
-        monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", True)
+    def _guarded(self, folder: Path, guards_end: None) -> None:  # noqa: ARG002 - the working directory
         yolo_inputs.guard()
 
     def test_a_download_is_removed_from_a_data_file(self) -> None:

@@ -4,8 +4,6 @@ Ultralytics executes what a file asks for: `download:` of a data file is a Pytho
 and `TorchVision` of a model file downloads. `nas yolo` does neither for files that did not come with Ultralytics.
 """
 
-import re
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,22 +11,20 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ultralytics.engine.trainer import BaseTrainer
-from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER, ROOT, SETTINGS, YAML
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from search_spaces import build, model_checks, model_file, model_reader, parser_hooks
-from search_spaces.errors import DataError, SpecError, in_one_line, shortened
+from search_spaces.errors import DataError, SpecError, in_one_line
 from search_spaces.files import is_plain, is_special
 from search_spaces.operators import modules as user_modules
 from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
 from trials import weights
 from trials.data import datasets
+from trials.training import checkpoint_settings, fetched_addresses, opened_pickles
 
 _YAML = (".yaml", ".yml")
-_FETCHING = (".ndjson",)
 _CHECKPOINTS = ("model", "pretrained", "resume", "distill_model")
 """Arguments that may name a checkpoint, which is a pickle."""
 
@@ -36,18 +32,25 @@ TRUST = "--trust"
 """Flag with which a user lets checkpoints execute the code they contain, as Ultralytics does."""
 
 
-def guard(*, trusted: bool = False) -> None:
+def guard(arguments: Sequence[str] = (), *, trusted: bool = False) -> None:
     """Keep Ultralytics from what files ask for, in this process from now on: downloads, commands, code in pickles.
 
-    A checkpoint is checked wherever Ultralytics opens one: a data file or a tracker's settings may name it, too. Those
-    that this process has written itself are opened as they are.
+    A pickle is checked wherever Ultralytics opens one: a data file or a tracker's settings may name it, too, and caches
+    lie beside data sets. Those that this process has written itself are opened as they are.
 
     Args:
-        trusted: whether checkpoints may contain code.
+        arguments: of Ultralytics' command: what the user has typed is not taken from a checkpoint.
+        trusted: whether pickles may contain code.
     """
     parser_hooks.refuse_downloads()
+    harmless = opened_pickles.Harmless((lambda _: None) if trusted else _require_harmless)
     if not trusted:
-        _guard_checkpoints()
+        opened_pickles.guard(harmless)
+    pairs = _pairs(arguments)
+    data = [(key, value) for key, value in _settings_of_files(pairs) if key == "data"]
+    typed = {key: value for key, value in (*data, *pairs) if value.lower() not in _NOTHING}
+    uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
+    checkpoint_settings.guard(typed, uses_data=uses_data, require_harmless=harmless.require)
     stock_load = YAML.load
 
     @wraps(stock_load)
@@ -58,7 +61,7 @@ def guard(*, trusted: bool = False) -> None:
         if path.is_file() and path.stat().st_size:
             read_yaml(path, unique_keys=False)  # raises where it is endless
         document: dict[str, Any] = stock_load(file, append_filename)
-        _require_no_address(document, path)
+        fetched_addresses.require_none(document, path)
         if document.pop("download", None):
             LOGGER.warning(f"{path}: its `download` is not run")
         return document
@@ -66,65 +69,13 @@ def guard(*, trusted: bool = False) -> None:
     YAML.load = load
 
 
-def _guard_checkpoints() -> None:
-    """Check every checkpoint that Ultralytics opens, but those that were written after this process began."""
-    stock_load, stock_save, written = tasks.torch_safe_load, BaseTrainer.save_model, set[Path]()
-
-    @wraps(stock_load)
-    def load(weight: Any, *arguments: Any, **options: Any) -> Any:
-        path = Path(str(weight))
-        if path.is_file() and path.resolve() not in written and not options.get("safe_only"):
-            _require_harmless(path)
-        return stock_load(weight, *arguments, **options)
-
-    @wraps(stock_save)
-    def save(trainer: Any) -> Any:
-        saved = stock_save(trainer)
-        files = [Path(file).resolve() for file in (trainer.last, trainer.best) if Path(file).is_file()]
-        written.update(file for file in files if file.stat().st_mtime >= _BEGAN)
-        return saved
-
-    tasks.torch_safe_load, BaseTrainer.save_model = load, save
+_PREDICTING = {"predict", "track"}
+"""Modes that read no data set."""
+_NOTHING = {"", "none", "null"}
 
 
-_BEGAN = time.time()
-
-
-def _require_no_address(document: Any, path: Path) -> None:
-    """Refuse a file in whose values addresses stand, which Ultralytics would fetch.
-
-    Raises:
-        SpecError: lists them.
-    """
-    found = [(place, text) for place, text in _texts(document, "") if _ADDRESS.match(text)]
-    if found:
-        raise SpecError(
-            [
-                f"{path}: {place}: a file may not ask for a download, got {shortened(text)} (download it yourself, and "
-                "write the path of the file or folder)"
-                for place, text in found
-            ]
-        )
-
-
-_ADDRESS = re.compile(r"\s*(?!rtsp:|rtmp:|tcp:)[a-z][a-z0-9+.-]*:/+", re.IGNORECASE)
-
-
-def _texts(value: Any, place: str) -> Iterator[tuple[str, str]]:
-    """Yield the texts in a document, each after its address; `download` and comments on a data set are not used."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
-        for key, each in value.items():
-            if place or key not in _NOT_FETCHED:
-                yield from _texts(each, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _texts(each, f"{place}[{index}]")
-
-
-_NOT_FETCHED = {"download", "roboflow", "url", "license", "description", "docs", "names", "author"}
-"""Keys of data files in which exporters leave addresses; Ultralytics does not read them, or is kept from it."""
+def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    return [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
 
 
 def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
@@ -138,7 +89,7 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
         SpecError: a model file cannot be built.
         DataError: images of a data file do not exist; a checkpoint has classes of neither Ultralytics nor this package.
     """
-    pairs = [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
+    pairs = _pairs(arguments)
     for key, value in [*pairs, *_settings_of_files(pairs)]:
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
@@ -149,7 +100,7 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             _require_harmless(path)
         if key in _CHECKPOINTS and trusted and is_plain(path):
             LOGGER.warning(f"{printable(str(path))}: opened as a pickle, which can run code in it, because of {TRUST}")
-        if key == "data" and path.suffix.lower() in _FETCHING:
+        if key == "data" and path.suffix.lower() in fetched_addresses.LISTS_OF_ADDRESSES:
             raise DataError(f"{value}: a list of images that are downloaded is not read (a data.yaml is expected)")
         if key not in {"model", "data"} or path.suffix.lower() not in _YAML or not is_plain(path):
             continue
