@@ -83,6 +83,18 @@ class Pretrained(FrozenModel):
     trained_on: str = ""
 
 
+class MemberWeights(Pretrained):
+    """Checkpoint of Ultralytics from which the first training of one of several members starts.
+
+    Attributes:
+        member: name of that member.
+        path: of the file.
+    """
+
+    member: str
+    path: Path
+
+
 class Settings(FrozenModel):
     """Settings that all trials of a study share; another value of any of them needs another study.
 
@@ -108,6 +120,7 @@ class Settings(FrozenModel):
             search chose by, without matches: that is how earlier versions began one.
         pretrained: released checkpoint from which the first training starts; None for one that was named by its path,
             and for random weights.
+        member_weights: those of several members, each of its own.
     """
 
     space: str
@@ -131,6 +144,7 @@ class Settings(FrozenModel):
     subset: Subset | None = None
     judging: Judging | None = None
     pretrained: Pretrained | None = None
+    member_weights: tuple[MemberWeights, ...] = ()
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None
@@ -173,7 +187,17 @@ class Settings(FrozenModel):
     @property
     def inherits(self) -> bool:
         """Whether candidates start from trained weights."""
-        return self.base is not None or self.budget.weights is not None
+        return self.base is not None or self.budget.weights is not None or bool(self.member_weights)
+
+    def starting_at(self, budget: Budget, member: str) -> Budget:
+        """Return a budget with the checkpoint from which the first training of a member starts, if it has its own."""
+        own = next((one.path for one in self.member_weights if one.member == member), budget.weights)
+        return budget.model_copy(update={"weights": own})
+
+    def with_member_weights_in(self, folder: Path) -> "Settings":
+        """Return the settings with the members' checkpoints in another folder."""
+        moved = tuple(one.model_copy(update={"path": folder / one.name}) for one in self.member_weights)
+        return self.model_copy(update={"member_weights": moved})
 
     @property
     def stock_noise(self) -> float:
@@ -215,16 +239,22 @@ class Settings(FrozenModel):
 
     def flat(self) -> dict[str, str]:
         """Return all settings as texts by dotted names, such as `budget.epochs`."""
-        return {name: str(value) for name, value in flatten(self.model_dump(mode="json"))}
+        return {name: str(value) for name, value in _flat(self).items()}
 
 
 def _comparable(settings: Settings) -> dict[str, Any]:
     """Return all settings by dotted names, with the name of a released checkpoint instead of its path."""
-    found, pretrained = dict(flatten(settings.model_dump(mode="json"))), settings.pretrained
+    found, pretrained = _flat(settings), settings.pretrained
     for name in ("base.weights", "budget.weights"):
         if pretrained is not None and Path(found.get(name) or "").name == pretrained.name:
             found[name] = pretrained.name
     return found
+
+
+def _flat(settings: Settings) -> dict[str, Any]:
+    """Return all settings by dotted names; of the members' checkpoints their names and contents, not their places."""
+    found = dict(flatten(settings.model_dump(mode="json", exclude={"member_weights"})))
+    return found | {f"weights.{one.member}": f"{one.name} {one.digest[:12]}" for one in settings.member_weights}
 
 
 class RunSettings(FrozenModel):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,13 +15,18 @@ _CLASSES = re.compile(r"(?:one2one_)?cv3\.\d+\.(\d+)\.")
 _LAST = "2"
 
 
-def describe(settings: "Settings", coverage: "Coverage | None" = None) -> str:
-    """Return from which weights every candidate starts, and how much of the model a given checkpoint initialises."""
+def describe(settings: "Settings", coverages: "Sequence[Coverage]" = ()) -> str:
+    """Return from which weights every candidate starts, and how much of the model a given checkpoint initialises.
+
+    Args:
+        coverages: of the stock model of each member; empty where they are not known.
+    """
     from nas.words import with_unit
 
-    start = settings.budget.weights if settings.base is None else settings.base.weights
-    taken = f"; {coverage_in_words(coverage)}" if start and coverage is not None else ""
-    name = f"{start}{_origin(settings.pretrained)}"
+    named = settings.budget.weights if settings.base is None else settings.base.weights
+    start = named or settings.member_weights
+    taken = f"; {coverage_in_words(coverages[0])}" if named and coverages else ""
+    name = f"{named}{_origin(settings.pretrained)}" if named else _of_members(settings, coverages)
     if settings.base is not None:
         first = f", itself from {name}" if start else ""
         epochs = with_unit(settings.base.epochs, "epoch")
@@ -76,6 +81,13 @@ def _layers(labels: list[str]) -> str:
     return f"{'layer' if len(labels) == 1 else 'layers'} {', '.join(labels)}"
 
 
+def _of_members(settings: "Settings", coverages: "Sequence[Coverage]") -> str:
+    """Return the checkpoint of each member, what it was trained on, and how much of it is taken over."""
+    taken = [f"; {coverage_in_words(one)}" for one in coverages] or [""] * len(settings.member_weights)
+    starts = zip(settings.member_weights, taken, strict=True)
+    return " | ".join(f"{one.member}: {one.path}{_origin(one)}{share}" for one, share in starts)
+
+
 def _origin(pretrained: "Pretrained | None") -> str:
     """Return in brackets what a released checkpoint was trained on."""
     if pretrained is None:
@@ -91,14 +103,18 @@ def advice(plan: "Plan") -> str:
     from trials.training import released
 
     settings = plan.file.settings
-    if settings.data == DIGITS or settings.base is None or settings.base.weights or (plan.folder / STUDY).is_file():
+    has_start = settings.base is None or settings.base.weights or settings.member_weights
+    if settings.data == DIGITS or has_start or (plan.folder / STUDY).is_file():
         return ""
-    if len(plan.space.members) > 1:
+    names = [released.checkpoint_name(member.base, member.scale) for member in plan.space.members]
+    paths = {name: released.find(name) for name in names if name is not None}
+    if None in names:
         return ""
-    (space,) = plan.space.members
-    name = released.checkpoint_name(space.base, space.scale)
-    if name is None:
-        return ""
-    path = released.find(name)
-    where = f"it is here: {path}" if path else "it is fetched once"
-    return f"--weights pretrained starts the stock model from {name}, which Ultralytics has trained on COCO ({where})"
+    missing = [name for name, path in paths.items() if path is None]
+    if len(paths) > 1:
+        models = f"the stock models from {', '.join(paths)}"
+        where = f"to be fetched once: {', '.join(missing)}" if missing else "all of them are here"
+    else:
+        ((name, path),) = paths.items()
+        models, where = f"the stock model from {name}", f"it is here: {path}" if path else "it is fetched once"
+    return f"--weights pretrained starts {models}, which Ultralytics has trained on COCO ({where})"

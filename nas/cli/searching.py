@@ -415,7 +415,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "slope": slope,
         "rungs": _early_stopping(settings),
         "seeds": _seeds(settings, run),
-        "weights": initial_weights.describe(settings, plan.coverage),
+        "weights": initial_weights.describe(settings, plan.coverages),
         "advice": initial_weights.advice(plan),
         "aim": rewarded.describe(settings) if settings.reward else ", ".join(settings.objectives),
         "sampler": "" if settings.stock_only else settings.sampler,

@@ -86,7 +86,8 @@ class Scoring:
     def budget(self, architecture: Architecture, repeat: int = 0) -> Budget:
         """Return the `candidate_budget` of an architecture in this study."""
         settings, training = self._settings, self._stock_trainings.of(architecture)
-        return candidate_budget(settings.budget, training, repeat, sealed=self._sealed, subset=settings.subset)
+        budget = settings.starting_at(settings.budget, self._space.member_name(architecture))
+        return candidate_budget(budget, training, repeat, sealed=self._sealed, subset=settings.subset)
 
     def recall(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
         """Return the outcome of an equal training from the cache; None if there is none, or a figure is missing."""
@@ -121,8 +122,15 @@ class Scoring:
 
     def _initial_weights(self, architecture: Architecture) -> str:
         training = self._stock_trainings.of(architecture)
-        return self._named_weights if training is None else training.key
+        if training is not None:
+            return training.key
+        return self._digests[self._space.member_name(architecture)]
 
     @cached_property
-    def _named_weights(self) -> str:
-        return weights_digest(self._settings.budget.weights)
+    def _digests(self) -> dict[str, str]:
+        """Hash of the checkpoint from which trainings start, by the member's name; empty for random weights."""
+        settings = self._settings
+        return {
+            name: weights_digest(settings.starting_at(settings.budget, name).weights)
+            for name in self._space.member_names or ("",)
+        }

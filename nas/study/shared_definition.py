@@ -22,7 +22,12 @@ from search_spaces.files import write_atomically
 
 MODULES = "modules"
 CONDITIONS, INITIAL_WEIGHTS = "conditions.json", "initial_weights.pt"
-_NAME = re.compile(rf"{SPACE}|{LATENCY_TABLE}|{HOLDOUT}|{INITIAL_WEIGHTS}|{MODULES}/[A-Za-z0-9_][A-Za-z0-9_.-]*\.py")
+MEMBER_WEIGHTS = "initial_weights"
+"""Folder with the checkpoints from which several members start."""
+_FILE = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_NAME = re.compile(
+    rf"{SPACE}|{LATENCY_TABLE}|{HOLDOUT}|{INITIAL_WEIGHTS}|{MEMBER_WEIGHTS}/{_FILE}\.pt|{MODULES}/{_FILE}\.py"
+)
 """Files of a definition beside settings and conditions; no other name is written to a folder."""
 
 
@@ -80,6 +85,7 @@ def publish_definition(folder: Path, file: StudyFile, files: SharedFiles) -> str
     sources |= {f"{MODULES}/{path.name}": path for path in sorted((folder / MODULES).glob("*.py"))}
     if (weights := _initial_weights(file.settings)) is not None:
         sources[INITIAL_WEIGHTS] = weights
+    sources |= {f"{MEMBER_WEIGHTS}/{one.name}": one.path for one in file.settings.member_weights}
     for name, path in sources.items():
         if path.is_file():
             files.put(name, path.read_bytes())
@@ -112,7 +118,7 @@ def settings_in(folder: Path, settings: Settings, data: Path | None) -> Settings
         if budget.weights is not None:
             paths["weights"] = folder / INITIAL_WEIGHTS
         changed[name] = budget.model_copy(update=paths)
-    return settings.model_copy(update=changed)
+    return settings.model_copy(update=changed).with_member_weights_in(folder / MEMBER_WEIGHTS)
 
 
 def _initial_weights(settings: Settings) -> Path | None:

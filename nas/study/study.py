@@ -107,7 +107,13 @@ class Study(StoredStudy):
         read = {"sealed": self.sealed, "subset": self.settings.subset, "rungs": rungs}
         budget = budget.model_copy(update=read)
         trainings = [
-            StockTraining(folder=self.folder, stock=stock, budget=budget, member=name, cache=self._cache)
+            StockTraining(
+                folder=self.folder,
+                stock=stock,
+                budget=self.settings.starting_at(budget, name),
+                member=name,
+                cache=self._cache,
+            )
             for stock, name in ((stock, self.space.member_name(stock)) for stock in self.space.stocks)
         ]
         return StockTrainings(self.space, {training.member: training for training in trainings})
@@ -258,7 +264,10 @@ class Study(StoredStudy):
             self.shared.fetch_training(self.files(record.trial))
         architecture, files = self.architecture(record), self.files(record.trial)
         budget = candidate_budget(
-            self.settings.budget, self.stock_trainings.of(architecture), record.repeat, sealed=self.sealed
+            self.settings.starting_at(self.settings.budget, self.space.member_name(architecture)),
+            self.stock_trainings.of(architecture),
+            record.repeat,
+            sealed=self.sealed,
         )
         on_step("writing the model")
         own = self.folder / "export" / f"trial-{record.trial:04d}"

@@ -162,6 +162,7 @@ def _with_paths(settings: dict[str, Any], changed: Callable[[Path], str]) -> dic
             "data": changed(Path(budget["data"])),
             "weights": budget["weights"] and changed(Path(budget["weights"])),
         }
+    fields["member_weights"] = [{**one, "path": changed(Path(one["path"]))} for one in settings["member_weights"]]
     return fields
 
 

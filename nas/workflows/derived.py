@@ -153,7 +153,7 @@ def fresh_settings(
     if settings.inherits and (from_scratch or (there is not None and not there.inherits)):
         recipe = recipes.DIGITS_SCRATCH if settings.data == DIGITS else recipes.SCRATCH
         changed |= {"weights": None, "recipe": recipe.model_copy(update={"pgi": budget.recipe.pgi})}
-        changed_settings["base"] = None
+        changed_settings |= {"base": None, "member_weights": ()}
     return settings.model_copy(update={**changed_settings, "budget": budget.model_copy(update=changed)})
 
 

@@ -93,8 +93,9 @@ def _by_trials(plan: Plan) -> Outlook | None:
 
 def _stock_is_trained(plan: Plan) -> bool:
     """Return whether the stock models' weights are in the score cache: earlier searches have trained them alike."""
-    base, cache = plan.file.settings.base, ScoreCache.of_user() if plan.file.run.cache else None
-    if base is None or cache is None:
+    settings, cache = plan.file.settings, ScoreCache.of_user() if plan.file.run.cache else None
+    if settings.base is None or cache is None:
         return False
-    keys = (training_key(stock, base, plan.data, weights_digest(base.weights)) for stock in plan.space.stocks)
+    starts = ((one, settings.starting_at(settings.base, plan.space.member_name(one))) for one in plan.space.stocks)
+    keys = (training_key(stock, base, plan.data, weights_digest(base.weights)) for stock, base in starts)
     return all((found := cache.read(key)) is not None and found.has_weights for key in keys)

@@ -26,7 +26,7 @@ from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_writable, validated
 from nas.workflows.sealed_images import sealed_images
 from nas.workflows.search_options import PRETRAINED
-from search_spaces import Space, cache_folder
+from search_spaces import SearchSpace, Space, cache_folder
 from search_spaces.errors import DataError, SpecError, StudyError
 from search_spaces.joined_space import require_one
 from trials.budget import Subset
@@ -56,7 +56,7 @@ class Plan:
         unrecorded: number of missing entries in that table; `begin` measures them first.
         sealed: images that no training reads; None if all are read.
         judging: number of images of the data set's `test` split, which no search reads.
-        coverage: what the stock model takes over from the requested checkpoint; None if none was requested.
+        coverages: what the stock model of each member takes over from its checkpoint; empty if none was requested.
         batch: why it is that one, in words; empty if it was given, or is the usual one.
         workers: why so many trials train on a GPU at once; empty if their number was given, or is the usual one.
     """
@@ -74,7 +74,7 @@ class Plan:
     unrecorded: int = 0
     sealed: Holdout | None = None
     judging: int = 0
-    coverage: Coverage | None = None
+    coverages: tuple[Coverage, ...] = ()
     batch: str = ""
     workers: str = ""
 
@@ -115,16 +115,16 @@ class Plan:
             require_one(space, "calibrate")
         storage = _require_places(request)
         device, workers = request.devices()
-        request, pretrained = resolve_weights(request, space, fetching)
+        request, starts = resolve_weights(request, space, fetching)
         sealed, data, subset = _load_data(request, progress)
         settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
-        settings = settings.model_copy(update={"pretrained": pretrained})
+        settings = settings.model_copy(update=starts)
         run = request.run(device, workers)
         if request.stock_only:
             run = run.model_copy(update={"trials": len(space.members)})
         fits = fitted(request, space, settings, run, data, sealed=sealed, trying=trying)
         settings, run = fits.settings, fits.run
-        coverage = _require_inheritance(request.checkpoint, space, data)
+        coverages = _require_inheritance(request.checkpoint, space, settings)
         table = space_costs.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest, costliest = (
             table.cost(table.extreme(lambda layer: layer.macs, cheapest=cheapest)) for cheapest in (True, False)
@@ -158,7 +158,7 @@ class Plan:
             unrecorded=unrecorded,
             sealed=sealed,
             judging=0 if sealed else len(images_of_test(request.data_name)),
-            coverage=coverage,
+            coverages=coverages,
             batch=fits.batch,
             workers=fits.workers,
         )
@@ -297,19 +297,24 @@ def _described(sealed: Holdout | None) -> SealedImages | None:
     return SealedImages(share=sealed.share, images=len(sealed.images), fingerprint=sealed.fingerprint)
 
 
-def _require_inheritance(weights: Path | None, space: Space, data: DataSet) -> Coverage | None:
-    """Refuse a checkpoint from which the stock model cannot be initialised; nothing in the file is executed.
+def _require_inheritance(named: Path | None, space: Space, settings: Settings) -> tuple[Coverage, ...]:
+    """Refuse a checkpoint from which a stock model cannot be initialised; nothing in the file is executed.
+
+    Args:
+        named: checkpoint of a single space; None without one.
 
     Returns:
-        What the stock model takes over; None without a checkpoint.
+        What the stock model of each member takes over; empty without checkpoints.
 
     Raises:
         SpecError: it is no detection model's, or shares no tensor with this one.
     """
-    if weights is None:
-        return None
-    space = require_one(space, "weights")
-    classes = len(data.classes)
+    own, classes = {one.member: one.path for one in settings.member_weights}, len(settings.classes)
+    starts = ((member, own.get(member.short_name, named)) for member in space.members)
+    return tuple(_coverage(member, weights, classes) for member, weights in starts if weights is not None)
+
+
+def _coverage(space: SearchSpace, weights: Path, classes: int) -> Coverage:
     try:
         return inheritance.require(weights, space.stock.document(classes), classes)
     except DataError as error:

@@ -1,49 +1,79 @@
-"""Weights that Ultralytics has released, from which a search's stock model may start: `--weights pretrained`."""
+"""Weights that Ultralytics has released, from which a search's stock models may start: `--weights pretrained`."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import Any
 
-from nas.settings import Pretrained
+from nas.settings import MemberWeights, Pretrained
 from nas.workflows.request import Request
 from nas.workflows.search_options import PRETRAINED
-from search_spaces import Space
+from search_spaces import SearchSpace, Space
 from search_spaces.errors import DataError, SpecError
-from search_spaces.joined_space import require_one
 from trials.training import released
+from trials.training.released import Released
 
 
 def resolve_weights(
     request: Request,
     space: Space,
     fetching: Callable[[str], AbstractContextManager[object]] = nullcontext,
-) -> tuple[Request, Pretrained | None]:
-    """Return a request with the path of the checkpoint that `pretrained` stands for, and what that checkpoint is.
+) -> tuple[Request, dict[str, Any]]:
+    """Return a request with the path of the checkpoint that `pretrained` stands for, and the settings about it.
+
+    With several members the request stays: each starts from a checkpoint of its own, which the settings name.
 
     Args:
-        fetching: called with the checkpoint's name if it is not on this machine; it is fetched in what that returns.
+        fetching: called with a checkpoint's name if it is not on this machine; it is fetched in what that returns.
 
     Raises:
-        SpecError: Ultralytics has released none for this base model; the one found is torn, or another model's.
-        EnvironmentProblem: there is none here, and it cannot be fetched.
+        SpecError: Ultralytics has released none for a base model; one found is torn, or another model's; a file was
+            named for several members.
+        EnvironmentProblem: there is none here, and it cannot be fetched; all that are missing are named.
     """
-    if not request.is_pretrained:
-        return request, None
+    if request.weights is None:
+        return request, {}
     request.require_one_start()
-    space = require_one(space, f"weights {PRETRAINED}")
+    if not request.is_pretrained:
+        if space.member_names:
+            raise SpecError(
+                f"weights: one file cannot start several members, got {str(request.weights)!r} (--weights {PRETRAINED} "
+                f"takes the released checkpoint of each of {space.name}; or search one space from this file)"
+            )
+        return request, {}
+    found = _released([_checkpoint_name(member) for member in space.members], fetching)
+    if not space.member_names:
+        (only,) = found
+        return replace(request, weights=only.path), {"pretrained": Pretrained(**_fields(only))}
+    starts = zip(space.member_names, found, strict=True)
+    own = tuple(MemberWeights(member=member, path=one.path, **_fields(one)) for member, one in starts)
+    return request, {"member_weights": own}
+
+
+def _checkpoint_name(space: SearchSpace) -> str:
     name = released.checkpoint_name(space.base, space.scale)
     if name is None:
         raise SpecError(
             f"weights: Ultralytics has released no checkpoint for {space.base} at scale {space.scale or '-'}, by its "
             "name (name one with --weights FILE.pt, or leave --weights out)"
         )
+    return name
+
+
+def _released(names: list[str], fetching: Callable[[str], AbstractContextManager[object]]) -> list[Released]:
+    """Find, fetch and check checkpoints."""
+    paths = {name: released.find(name) for name in names}
+    missing = [name for name, path in paths.items() if path is None]
+    released.require_network(missing)
+    for name in missing:
+        with fetching(name):
+            paths[name] = released.fetch(name)
     try:
-        path = released.find(name)
-        if path is None:
-            with fetching(name):
-                path = released.fetch(name)
-        found = released.describe(path, name)
+        by_name = {name: released.describe(path, name) for name, path in paths.items() if path is not None}
     except DataError as error:
         raise SpecError(f"weights: {error}") from None
-    what = Pretrained(name=name, digest=found.digest, classes=found.classes, trained_on=found.trained_on)
-    return replace(request, weights=found.path), what
+    return [by_name[name] for name in names]
+
+
+def _fields(found: Released) -> dict[str, Any]:
+    return {"name": found.name, "digest": found.digest, "classes": found.classes, "trained_on": found.trained_on}

@@ -51,7 +51,11 @@ def require_files(study: Study) -> None:
     if settings.data != DIGITS and not settings.budget.data.is_file():
         missing.append((f"its data set {settings.budget.data}", "--data PATH/data.yaml"))
     checkpoints = [path for path in _checkpoints(settings) if not path.is_file()]
-    if checkpoints and not _is_its_stock_model(study, checkpoints[0]):
+    if checkpoints and settings.member_weights:
+        missing.append(
+            (f"the checkpoints {', '.join(map(str, checkpoints))}, from which it started,", "--weights FOLDER")
+        )
+    elif checkpoints and not _is_its_stock_model(study, checkpoints[0]):
         missing.append((f"the checkpoint {checkpoints[0]}, from which it started,", "--weights FILE.pt"))
     if missing:
         what, verb = " and ".join(text for text, _ in missing), "is" if len(missing) == 1 else "are"
@@ -83,6 +87,8 @@ def _with_weights(name: str, settings: Settings, weights: Path) -> Settings:
     """Return the settings with another place of the checkpoint."""
     if not _checkpoints(settings):
         raise StudyError(f"weights: {name} started from no checkpoint")
+    if settings.member_weights:
+        return _with_member_weights(name, settings, weights)
     if not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (the checkpoint from which {name} started)")
     released = settings.pretrained
@@ -96,8 +102,25 @@ def _with_weights(name: str, settings: Settings, weights: Path) -> Settings:
     return settings.model_copy(update=changed)
 
 
+def _with_member_weights(name: str, settings: Settings, folder: Path) -> Settings:
+    """Return the settings with another folder of the members' checkpoints."""
+    names = ", ".join(dict.fromkeys(one.name for one in settings.member_weights))
+    if not folder.is_dir():
+        raise SpecError(f"weights: no such folder, got {str(folder)!r} (that of {names}, from which {name} started)")
+    moved = settings.with_member_weights_in(folder)
+    for one in moved.member_weights:
+        if not one.path.is_file():
+            raise SpecError(f"weights: {one.path}: no such file ({name} started from {names})")
+        if digest(one.path) != one.digest:
+            raise StudyError(f"weights: {one.path}: another file than the {one.name} from which {name} started")
+    return moved
+
+
 def _checkpoints(settings: Settings) -> list[Path]:
-    return [budget.weights for budget in (settings.base, settings.budget) if budget is not None and budget.weights]
+    """Return the files from which the first trainings start."""
+    budgets = (settings.base, settings.budget)
+    named = [budget.weights for budget in budgets if budget is not None and budget.weights]
+    return [*named, *dict.fromkeys(one.path for one in settings.member_weights)]
 
 
 def _beside(study: Study) -> Iterator[Study]:
@@ -112,10 +135,11 @@ def _copied(settings: Settings, places: Settings) -> Settings:
         budget = getattr(settings, field)
         if budget is not None:
             update = {"data": places.budget.data}
-            if budget.weights is not None and checkpoints:
+            if budget.weights is not None and checkpoints and not places.member_weights:
                 update["weights"] = checkpoints[0]
             changed[field] = budget.model_copy(update=update)
-    return settings.model_copy(update={"data": places.data, **changed})
+    own = {"member_weights": places.member_weights} if settings.member_weights else {}
+    return settings.model_copy(update={"data": places.data, **changed, **own})
 
 
 def _store(study: Study, settings: Settings) -> None:

@@ -60,8 +60,8 @@ class Request(SearchOptions):
 
     @property
     def checkpoint(self) -> Path | None:
-        """Checkpoint from which the training of the stock model starts."""
-        return None if self.weights is None else Path(self.weights)
+        """Checkpoint from which the training of the stock model starts; None while it is still to be found."""
+        return None if self.weights is None or self.is_pretrained else Path(self.weights)
 
     @property
     def is_pretrained(self) -> bool:

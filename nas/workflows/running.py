@@ -197,7 +197,8 @@ def train_stock_models(
     """
     trainings = tuple(study.stock_trainings)
     if not trainings:
-        start = study.settings.budget.weights or "random weights"
+        named = ", ".join(str(one.path) for one in study.settings.member_weights)
+        start = study.settings.budget.weights or named or "random weights"
         raise StudyError(f"{study.name}: its trials start from {start}, and no stock model is trained before them")
     if all(training.is_done for training in trainings):
         return trainings

@@ -221,6 +221,7 @@ def _unpacked(manifest: Manifest, names: Mapping[str, str], runs: Path) -> Unpac
     code = [path for new in names.values() for path in sorted((runs / new / "modules").glob("*.py"))]
     has_data = settings.data == DIGITS or settings.budget.data.is_file()
     weights = [budget.weights for budget in (settings.base, settings.budget) if budget and budget.weights]
+    weights += [one.path for one in settings.member_weights]
     missing = [str(path) for path in weights if not path.is_file() and not path.is_relative_to(folder)]
     return Unpacked(
         study=folder.name,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,16 @@ from ultralytics.utils import downloads
 
 from nas.cli import app, environment, initial_weights
 from nas.settings import Pretrained, Settings
+from nas.study import shared_definition
 from nas.study.study import Study
 from nas.workflows import relocation
+from nas.workflows.begin import resume
 from nas.workflows.plan import Plan
 from nas.workflows.request import Request
+from nas.workflows.running import train_stock_models
 from search_spaces import files
 from search_spaces.errors import SpecError, StudyError
+from trials import recipes
 from trials.scores import Coverage
 from trials.training import released
 
@@ -170,6 +175,102 @@ class TestRefused:
     def test_from_scratch(self, places: dict[str, Path]) -> None:
         with pytest.raises(SpecError, match="from-scratch: candidates with random weights start from nothing"):
             Plan.of(Request(space="v8", weights="pretrained", from_scratch=True, runs=places["working"] / "runs"))
+
+
+class TestSeveralMembers:
+    @pytest.fixture
+    def put(self, places: dict[str, Path], checkpoint: Checkpoint) -> dict[str, Path]:
+        """Checkpoints of two families, in two places, by the member's name."""
+        paths = {"v8n": places["working"] / "yolov8n.pt", "v11n": places["cache"] / "yolo11n.pt"}
+        for path in paths.values():
+            path.write_bytes(checkpoint(path.stem))
+        return paths
+
+    def request(self, data: Path, **more: Any) -> Request:
+        runs = data.parent / "runs"
+        return Request(space="v8n,v11n", data=data, weights="pretrained", device="cpu", runs=runs, **more)
+
+    def test_each_starts_from_that_of_its_family_and_scale(self, put: dict[str, Path], data: Path) -> None:
+        status, out, err = planned("v8n,v11n", data, "--weights", "pretrained")
+        assert status == 0, err
+        shares = {"v8n": 88, "v11n": 98}
+        told = [
+            f"{member}: {path} (trained on coco.yaml, 80 classes); {shares[member]} % of the stock model's weights are "
+            f"in it; new: {WHOLE}"
+            for member, path in put.items()
+        ]
+        assert json.loads(out)["weights"].endswith(f"for 60 epochs, itself from {' | '.join(told)}")
+        assert json.loads(out)["advice"] == ""
+        study = Plan.of(self.request(data)).begin()
+        again = Study.open(study.folder)
+        assert {one.member: one.budget.weights for one in again.stock_trainings} == put
+        assert again.settings.inherits
+        assert again.settings.budget.recipe == recipes.INHERITED
+
+    def test_stock_models_alone_start_from_them(self, put: dict[str, Path], data: Path) -> None:
+        study = Plan.of(self.request(data, stock_only=True)).begin()
+        budgets = [study.scoring.budget(stock) for stock in study.space.stocks]
+        assert [budget.weights for budget in budgets] == list(put.values())
+        keys = [study.scoring._initial_weights(stock) for stock in study.space.stocks]
+        assert keys == [files.digest(path) for path in put.values()]
+        with pytest.raises(StudyError, match=f"its trials start from {put['v8n']}, {put['v11n']}, and no stock model"):
+            train_stock_models(study)
+
+    def test_they_may_lie_elsewhere_on_resume(self, put: dict[str, Path], data: Path, tmp_path: Path) -> None:
+        study = Plan.of(self.request(data)).begin()
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        for path in put.values():
+            path.rename(folder / path.name)
+        with pytest.raises(StudyError, match=r"the checkpoints .*yolov8n\.pt, .*yolo11n\.pt, .* --weights FOLDER"):
+            resume(study.name, runs=study.folder.parent)
+        with pytest.raises(
+            SpecError, match=r"weights: no such folder, got .* \(that of yolov8n\.pt, yolo11n\.pt, from"
+        ):
+            resume(study.name, runs=study.folder.parent, weights=folder / "yolov8n.pt")
+        resumed = resume(study.name, runs=study.folder.parent, weights=folder)
+        assert [one.budget.weights for one in resumed.stock_trainings] == [folder / path.name for path in put.values()]
+        assert resumed.settings.differences(study.settings) == []  # the same files
+        (folder / "yolo11n.pt").write_bytes(b"other")
+        with pytest.raises(StudyError, match=r"yolo11n\.pt: another file than the yolo11n\.pt from which"):
+            resume(study.name, runs=study.folder.parent, weights=folder)
+        (folder / "yolo11n.pt").unlink()
+        with pytest.raises(SpecError, match=r"yolo11n\.pt: no such file \(.* started from yolov8n\.pt, yolo11n\.pt\)"):
+            resume(study.name, runs=study.folder.parent, weights=folder)
+
+    def test_all_that_are_missing_are_named_at_once(self, places: dict[str, Path], data: Path) -> None:
+        status, _, err = planned("v8n,v9t,v11n", data, "--weights", "pretrained")
+        names = "yolov8n.pt, yolov9t.pt, yolo11n.pt"
+        (line,) = err.splitlines()
+        assert status == 2
+        assert line.startswith(f"weights: {names} are not here, and there is no network (put the files {names} of ")
+        assert line.endswith(f" into one of {', '.join(map(str, places.values()))})")
+
+    def test_one_file_for_several_is_refused(self, data: Path) -> None:
+        status, _, err = planned("v8n,v11n", data, "--weights", "mine.pt")
+        assert status == 2
+        assert err == (
+            "weights: one file cannot start several members, got 'mine.pt' (--weights pretrained takes the released "
+            "checkpoint of each of v8n,v11n; or search one space from this file)\n"
+        )
+
+    def test_they_are_recommended(self, places: dict[str, Path], data: Path) -> None:
+        start = (
+            "--weights pretrained starts the stock models from yolov8n.pt, yolo11n.pt, which Ultralytics has trained"
+        )
+        (places["cache"] / "yolov8n.pt").touch()
+        told = json.loads(planned("v8n,v11n", data)[1])["advice"]
+        assert told == f"{start} on COCO (to be fetched once: yolo11n.pt)"
+        (places["cache"] / "yolo11n.pt").touch()
+        assert json.loads(planned("v8n,v11n", data)[1])["advice"] == f"{start} on COCO (all of them are here)"
+
+    def test_another_machine_gets_them_with_the_definition(self, put: dict[str, Path], data: Path) -> None:
+        settings = Plan.of(self.request(data)).begin().settings
+        moved = shared_definition.settings_in(Path("/there"), settings, None)
+        assert [one.path for one in moved.member_weights] == [
+            Path("/there/initial_weights") / path.name for path in put.values()
+        ]
+        assert all(shared_definition._NAME.fullmatch(f"initial_weights/{path.name}") for path in put.values())
 
 
 class TestPlan:

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,11 +92,8 @@ def fetch(name: str) -> Path:
     Raises:
         EnvironmentProblem: there is no network, or the download failed.
     """
-    path = folder() / name
-    where = ", ".join(map(str, places()[:-1]))
-    by_hand = f"put the file {name} of {ADDRESS} into one of {where}, {folder()}"
-    if not downloads.is_online():
-        raise EnvironmentProblem(f"weights: {name} is not here, and there is no network ({by_hand})")
+    require_network([name])
+    path, by_hand = folder() / name, _by_hand([name])
     files.make_durable_folder(path.parent)
     try:
         with redirect_stdout(sys.stderr):  # the results of a command go to stdout
@@ -106,6 +103,25 @@ def fetch(name: str) -> Path:
     if not is_plain(path):
         raise EnvironmentProblem(f"weights: {name} cannot be fetched ({by_hand})")
     return path
+
+
+def require_network(names: Sequence[str]) -> None:
+    """Check that checkpoints can be fetched, before the first of them is.
+
+    Raises:
+        EnvironmentProblem: there is no network; the message has all names.
+    """
+    if names and not downloads.is_online():
+        verb = "is" if len(names) == 1 else "are"
+        raise EnvironmentProblem(
+            f"weights: {', '.join(names)} {verb} not here, and there is no network ({_by_hand(names)})"
+        )
+
+
+def _by_hand(names: Sequence[str]) -> str:
+    files_in_words = "the file" if len(names) == 1 else "the files"
+    where = ", ".join(map(str, (*places()[:-1], folder())))
+    return f"put {files_in_words} {', '.join(names)} of {ADDRESS} into one of {where}"
 
 
 def describe(path: Path, name: str) -> Released:
