@@ -15,7 +15,7 @@ from search_spaces import insertions, rows
 from search_spaces.errors import SpecError
 from search_spaces.rows import Row
 
-DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect"}
+DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect", "ImplicitDualDetect": "ImplicitDetect"}
 """Heads with an auxiliary half, each with the head that remains without it."""
 
 Source = int | Sequence[int]

@@ -203,7 +203,7 @@ def _is_bare_dysample(row: Row, _document: Mapping[str, Any]) -> bool:
 
     In a row of this package they are those of `nn.Upsample`, with None first, or only a mapping.
     """
-    return not row[3] or not (row[3][0] in {None, "None"} or isinstance(row[3][0], Mapping))
+    return not row[3] or not (row[3][0] in (None, "None") or isinstance(row[3][0], Mapping))
 
 
 def _dysample(row: Row, _document: Mapping[str, Any]) -> Row:
@@ -246,10 +246,15 @@ def _anchor_detect(row: Row, document: Mapping[str, Any]) -> Row:
     return [*_detect(row, document)[:2], "AnchorDetect", [row[3][0], anchors_of_a_map(document)]]
 
 
-def _last_third(row: Row, _document: Mapping[str, Any]) -> Row:
+def _last_third(row: Row, document: Mapping[str, Any]) -> Row:
+    source, repeats, _, arguments = _three_parts(row, document)
+    return [source[-len(source) // 3 :], repeats, "Detect", arguments]
+
+
+def _three_parts(row: Row, _document: Mapping[str, Any]) -> Row:
     if not isinstance(row[0], list) or len(row[0]) % 3:
         raise ValueError(f"it reads as many maps for each of three parts, got {row[0]}")
-    return [row[0][-len(row[0]) // 3 :], row[1], "Detect", row[3][:1]]
+    return [*row[:3], row[3][:1]]
 
 
 def _values(operator: str, parameter: str) -> tuple[Any, ...]:
@@ -355,7 +360,7 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
     **{
         name: ForeignModule(
             row=_last_third,
-            printed_row=same_arguments(name),
+            printed_row=_three_parts,
             note="the YOLOv9 repository's head has three parts, two of which are for training only. Built: "
             "Ultralytics' head on the maps of the last part, which is the one that predicts",
             printed_note=AS_PRINTED + "the YOLOv9 repository's head of three parts, two of which are for training only",

@@ -83,7 +83,7 @@ def anchors_of_a_map(document: Mapping[str, Any]) -> int:
     Raises:
         ValueError: it does not say.
     """
-    anchors = document["anchors"]
+    anchors = document.get("anchors")
     each = len(anchors[0]) // 2 if isinstance(anchors, list) and anchors and isinstance(anchors[0], list) else anchors
     if type(each) is not int or each < 1:
         raise ValueError(f"anchors: widths and heights for each map, or their number, are expected, got {anchors!r}")

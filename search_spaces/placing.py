@@ -132,6 +132,8 @@ class _Placing:
         options = (
             read(found.module, arguments, place) if told is None else [constructors.as_told(told, arguments, place)]
         )
+        if found.source is None:  # what our layers take is known: another reading would only hide a wrong argument
+            options = options[:1]
         x = list(received) if place.reads_list else received[0]
         for reading in options:
             repeats = 1 if reading.takes_repeats else place.repeats
@@ -217,6 +219,8 @@ def _untold(found: UserClass, place: Place, arguments: Sequence[Any], tried: Seq
     """Return the message for a class of which no reading works, with the line that would say what it wants."""
     words = "[all, rest]" if place.reads_list else "[in, out, rest]"
     more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
+    if found.source is None:
+        return f"{found.name} cannot be built of {shortened(list(arguments))}: {tried[0]}"
     return (
         f"{found.name} of {found.file} cannot be built of {shortened(list(arguments))}: tried "
         f"{'; '.join(tried[:_SHOWN])}{more} (say what its constructor wants, for example `arguments: "

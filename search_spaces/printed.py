@@ -162,20 +162,21 @@ class ImplicitDetect(AnchorDetect):
 
 
 class ImplicitDualDetect(nn.Module):
-    """Head of the YOLOv7 repository with two halves, the main one first; the auxiliary half has no learned values.
+    """Head of the YOLOv7 repository with two halves; the auxiliary one has no learned values.
 
+    The auxiliary half is the first, as in every dual head of this package; in the repository it is the second.
     Arguments as for `AnchorDetect`.
     """
 
     def __init__(self, nc: int, anchors: int, *, reg_max: int, ch: Sequence[int]) -> None:
         super().__init__()
         self.nl = len(ch) // 2
-        self.main = ImplicitDetect(nc, anchors, reg_max=reg_max, ch=ch[: self.nl])
-        self.auxiliary = AnchorDetect(nc, anchors, reg_max=reg_max, ch=ch[self.nl :])
+        self.auxiliary = AnchorDetect(nc, anchors, reg_max=reg_max, ch=ch[: self.nl])
+        self.main = ImplicitDetect(nc, anchors, reg_max=reg_max, ch=ch[self.nl :])
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         """Return the raw predictions of each map."""
-        return self.main(x[: self.nl]) + self.auxiliary(x[self.nl :])
+        return self.auxiliary(x[: self.nl]) + self.main(x[self.nl :])
 
 
 HEADS: dict[str, type[nn.Module]] = {

@@ -27,6 +27,8 @@ _ACTIVATION = 5
 
 Ultralytics' `Conv` has the dilation there.
 """
+_POOLED = [5, 9, 13]
+"""Kernels of the maxima in `SPPCSPC`."""
 
 
 def with_one_activation(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -43,9 +45,11 @@ def with_one_activation(document: Mapping[str, Any]) -> Mapping[str, Any]:
     ]
     written = [row[3][_ACTIVATION] if len(row[3]) > _ACTIVATION else None for row in convolutions]
     activations = {one for one in written if isinstance(one, str) and re.fullmatch(r"(torch\.)?nn\.\w+\(.*\)", one)}
-    if len(activations) != 1 or activations != {*written} or document.get("activation"):
+    if len(activations) != 1 or document.get("activation"):
         return document
     (activation,) = activations
+    if any(one != activation for one in written):
+        return document
     changed = {
         section: [[*row[:3], row[3][:_ACTIVATION]] if is_row(row) and row[2] == "Conv" else row for row in rows]
         for section in ("backbone", "head")
@@ -76,11 +80,18 @@ def _has_activation(row: Row, document: Mapping[str, Any]) -> bool:
 
 
 def _filled(given: Sequence[Any], defaults: Sequence[Any]) -> list[Any]:
+    """Return arguments with the defaults of those that a row leaves out.
+
+    Raises:
+        ValueError: there are more.
+    """
+    if len(given) > len(defaults):
+        raise ValueError(f"{len(defaults)} at most")
     return [*given, *defaults[len(given) :]]
 
 
 def _mp(row: Row, _document: Mapping[str, Any]) -> Row:
-    (kernel,) = row[3] or [2]
+    (kernel,) = _filled(row[3], [2])
     return [row[0], row[1], "nn.MaxPool2d", [kernel, kernel]]
 
 
@@ -97,8 +108,11 @@ def _rep_conv(row: Row, _document: Mapping[str, Any]) -> Row:
 
 
 def _sppcspc(row: Row, _document: Mapping[str, Any]) -> Row:
-    expansion = row[3][3] if len(row[3]) > 3 else 0.5
-    return [row[0], row[1], "SPPCSPC", [channels_of(row), 5, {"kernel": 5, "expansion": expansion}]]
+    """Convert `[channels, shortcut, groups, expansion, kernels]`; shortcut and groups have no effect there."""
+    channels, _, _, expansion, kernels = _filled([channels_of(row), *row[3][1:]], [None, False, 1, 0.5, _POOLED])
+    if kernels != _POOLED:
+        raise ValueError(f"kernels of {_POOLED} are expected, got {kernels}")
+    return [row[0], row[1], "SPPCSPC", [channels, 5, {"kernel": 5, "expansion": expansion}]]
 
 
 def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
@@ -109,17 +123,24 @@ def _implicit_detect(row: Row, document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "ImplicitDetect", [row[3][0], anchors_of_a_map(document)]]
 
 
-def _auxiliary_first(row: Row, _document: Mapping[str, Any]) -> Row:
-    """Convert to a head that reads the auxiliary maps before the main ones; YOLOv7's has them behind."""
-    source = row[0]
-    if not isinstance(source, list) or len(source) % 2:
-        raise ValueError(f"it reads as many auxiliary maps as main ones, got {source}")
-    half = len(source) // 2
-    return [[*source[half:], *source[:half]], row[1], "DualDetect", row[3][:1]]
+def _dual_detect(row: Row, _document: Mapping[str, Any]) -> Row:
+    return [_auxiliary_first(row[0]), row[1], "DualDetect", row[3][:1]]
 
 
 def _implicit_dual_detect(row: Row, document: Mapping[str, Any]) -> Row:
-    return [row[0], row[1], "ImplicitDualDetect", [row[3][0], anchors_of_a_map(document)]]
+    return [_auxiliary_first(row[0]), row[1], "ImplicitDualDetect", [row[3][0], anchors_of_a_map(document)]]
+
+
+def _auxiliary_first(source: Any) -> list[Any]:
+    """Return the maps of a head in our order, the auxiliary ones before the main ones; YOLOv7's has them behind.
+
+    Raises:
+        ValueError: they are not as many.
+    """
+    if not isinstance(source, list) or len(source) % 2:
+        raise ValueError(f"it reads as many auxiliary maps as main ones, got {source}")
+    half = len(source) // 2
+    return [*source[half:], *source[:half]]
 
 
 _HEAD = "the YOLOv7 repository's head predicts from anchors, with learned values added and multiplied"
@@ -140,7 +161,7 @@ MODULES: dict[str, ForeignModule] = {
         printed_note=AS_PRINTED + "the YOLOv7 repository's head with anchors; training uses Ultralytics' head",
     ),
     "IAuxDetect": ForeignModule(
-        row=_auxiliary_first,
+        row=_dual_detect,
         printed_row=_implicit_dual_detect,
         note=_HEAD + ", and has an auxiliary half for training. Built: DualDetect, two of Ultralytics' heads; trained "
         "with both, deployed without the auxiliary half; --as-printed counts the other",

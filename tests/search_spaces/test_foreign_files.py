@@ -307,6 +307,7 @@ class TestForeignModules:
         "row",
         [
             [-1, 1, "DySample", [None, 2, "nearest", {"style": "pl"}]],
+            [-1, 1, "DySample", [{"style": "pl"}]],
             [-1, 3, "C3_UIB", [128, False, {"expansion": 2}]],
             [-1, 3, "C3_UIB", [128, {}]],
             [-1, 1, "Bottleneck_DCNv4", [64, True, {"groups": 2}]],
@@ -477,6 +478,7 @@ class TestMistakes:
             [-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 0, 2]],
             [-1, 1, "Bottleneck_DCNV4", []],
             [-1, 1, "DySample", [2, "lp", 4, False, 0]],
+            [-1, 1, "DySample", [[2]]],
         ]
         document["head"] = [[-1, 1, "Bottleneck_DCNV4", []], [[1], 1, "Detect", ["nc", "anchors"]]]
         message = "unexpected arguments, got"
@@ -485,6 +487,7 @@ class TestMistakes:
             "backbone[2]: Dynamic_conv2d",
             "backbone[3]: Bottleneck_DCNV4",
             "backbone[4]: DySample",
+            "backbone[5]: DySample",
             "head[0]: Bottleneck_DCNV4",
         ]
         assert [mistake.partition(":")[0] for mistake in mistakes(document, as_printed=True)][-2:] == [

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
+from search_spaces import auxiliary as auxiliary_branch
 from search_spaces import build, foreign_files, model_checks, yolov7
 from search_spaces.errors import SpecError
 
@@ -149,6 +150,8 @@ def test_auxiliary_head_is_trained_behind_the_main_one_and_left_out_of_the_deplo
     auxiliary = [*range(118, 122)]
     of_training: Any = printed
     left_out = sum(params(of_training[i]) for i in auxiliary) + params(of_training[-1].auxiliary)
+    deployed = auxiliary_branch.without_branch(foreign_files.translate(document, as_printed=True).document)
+    assert params(build.skeleton(deployed, 80)) == params(printed) - left_out
     assert round((params(printed) - left_out) / 1e6, 1) == 70.4  # arXiv 2207.02696, table 2: of the deployed model
     head = foreign_files.translate(document).document["head"][-1]
     assert head == [[*auxiliary, 114, 115, 116, 117], 1, "DualDetect", ["nc"]]
@@ -240,8 +243,9 @@ class TestActivations:
     ("row", "message"),
     [
         ([-1, 1, "RepConv", [16, 5, 1]], "a kernel of 3 is expected, got 5"),
-        ([-1, 1, "MP", [2, 2]], "too many values"),
+        ([-1, 1, "MP", [2, 2]], "1 at most"),
         ([-1, 1, "SPPCSPC", ["wide"]], "channels come first"),
+        ([-1, 1, "SPPCSPC", [16, False, 1, 0.5, [5]]], r"kernels of \[5, 9, 13\] are expected, got \[5\]"),
     ],
 )
 def test_row_that_cannot_be_read_is_named(row: Row, message: str) -> None:
@@ -266,3 +270,38 @@ def test_triple_head_is_counted_whole_and_built_on_the_maps_that_predict() -> No
     of_two, of_three = (params(skeleton(one, as_printed=True)) for one in (double, document))
     body = 27 * 64 + 128 + 9 * 64 * 64 + 128
     assert 3 * (of_two - body) == 2 * (of_three - body)
+
+
+@pytest.mark.parametrize(
+    ("head", "arguments"), [("IAuxDetect", ["nc", "anchors"]), ("TripleDDetect", ["nc"]), ("TripleDetect", ["nc"])]
+)
+@pytest.mark.parametrize("as_printed", [False, True])
+def test_head_of_parts_with_unequal_numbers_of_maps_is_refused(
+    head: str, arguments: list[str], as_printed: bool
+) -> None:
+    document = file_of([conv(-1, 64, 3, 2)], [[[0] * 5, 1, head, arguments]])
+    with pytest.raises(SpecError, match=rf"head\[0\]: {head}: .*it reads as many"):
+        foreign_files.translate(document, as_printed=as_printed)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [-1, 1, "Contract", [0]],
+        [-1, 1, "Contract", [1.5]],
+        [-1, 1, "Expand", [16]],
+        [-1, 1, "BottleneckCSPB", []],
+        [-1, 1, "DownC", [[16]]],
+        [-1, 1, "ReOrg", [16]],
+    ],
+)
+def test_wrong_argument_of_a_layer_is_refused_and_not_left_out(row: Row) -> None:
+    document = file_of([conv(-1, 32, 3, 2), row], [[[1], 1, "IDetect", ["nc", "anchors"]]])
+    with pytest.raises(SpecError, match=rf"backbone\[1\]: yolov\d.{row[2]} cannot be built of"):
+        skeleton(document)
+
+
+def test_activation_that_is_no_text_is_refused_with_its_row() -> None:
+    rows = [[-1, 1, "Conv", [8, 3, 2, None, 1, act]] for act in ("nn.ReLU()", [1], {"a": 1})]
+    with pytest.raises(SpecError, match=r"backbone\[0\]: Conv: .*different activations"):
+        foreign_files.translate(file_of(rows, [[[0], 1, "IDetect", ["nc", "anchors"]]]))
