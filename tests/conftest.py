@@ -27,7 +27,7 @@ from ultralytics.data import dataset
 from ultralytics.engine.model import Model
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
-from ultralytics.utils import YAML
+from ultralytics.utils import YAML, dist
 
 from search_spaces import OPERATORS, SearchSpace, load, parser_hooks
 from search_spaces.errors import LatencyError
@@ -50,7 +50,7 @@ def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in (
         *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save"), (Model, "_load")),
         *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume")),
-        *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file")),
+        *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file"), (dist, "generate_ddp_file")),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
     monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", value=True)

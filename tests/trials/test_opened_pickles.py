@@ -1,6 +1,9 @@
 """Pickles that Ultralytics opens by itself, under the guards of `nas yolo`: nothing in them is executed."""
 
+import importlib
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +19,12 @@ from ultralytics.data import dataset
 from ultralytics.data.dataset import ClassificationDataset, YOLODataset
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
+from ultralytics.utils import dist
 from ultralytics.utils.patches import torch_load
 from ultralytics.utils.torch_utils import strip_optimizer
 
 from search_spaces import cache_folder
-from search_spaces.errors import DataError, SpecError
+from search_spaces.errors import DataError, EnvironmentProblem, SpecError
 from trials import weights
 from trials.training import yolo_inputs
 
@@ -155,6 +159,54 @@ class TestCheckpoints:
         yolo_inputs.guard(trusted=True)
         torch_load(foreign)
         assert Path(MARK).exists()
+
+
+TRAINER = """
+from types import SimpleNamespace
+from ultralytics.utils.patches import torch_load
+
+
+class Trainer:
+    args, model, callbacks, save_dir = SimpleNamespace(), None, {}, "run"
+
+    def __init__(self, **options):
+        pass
+
+    def train(self):
+        for name in ("run/weights/best.pt", "foreign.pt"):
+            try:
+                torch_load(name)
+                print("opened")
+            except Exception as error:
+                print(type(error).__name__)
+"""
+
+
+class TestProcessesOfSeveralGPUs:
+    @pytest.fixture
+    def trainer(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """Return a stand-in for a trainer, whose processes open two checkpoints."""
+        (folder / "several_gpus_trainer.py").write_text(TRAINER, encoding="utf-8")
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setattr(dist, "USER_CONFIG_DIR", folder)
+        return importlib.import_module("several_gpus_trainer").Trainer()
+
+    def test_they_check_pickles_but_those_of_their_training(self, trainer: Any, foreign: Path) -> None:
+        best = foreign.parent / "run" / "weights" / "best.pt"
+        best.parent.mkdir(parents=True)
+        torch.save({"model": SimpleNamespace()}, best)  # a class that the check refuses
+        yolo_inputs.guard(["yolo", "train"])
+        file = dist.generate_ddp_file(trainer)
+        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["opened", "DataError"]
+        assert not Path(MARK).exists()
+
+    def test_another_way_to_start_them_is_refused(self, trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        Path("other.py").touch()
+        monkeypatch.setattr(dist, "generate_ddp_file", lambda _: "other.py")
+        yolo_inputs.guard()
+        with pytest.raises(EnvironmentProblem, match="one GPU is expected"):
+            dist.generate_ddp_file(trainer)
 
 
 MODEL = {

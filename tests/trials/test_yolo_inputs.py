@@ -71,6 +71,12 @@ class TestModelAndDataFiles:
             yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
+    @pytest.mark.parametrize("value", ["[a.yaml,b.yaml]", "('a.yaml', 'b.yaml')"])
+    def test_several_data_sets_are_refused(self, value: str) -> None:
+        """Ultralytics would start its own command for each of them, which checks nothing."""
+        with pytest.raises(DataError, match="one is expected"):
+            yolo_inputs.require_valid(["yolo", "train", "model=yolov8n.yaml", f"data={value}"])
+
 
 class _Opens:
     """Object that writes a file into the working directory when it is unpickled."""

@@ -22,7 +22,7 @@ from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
 from trials import weights
 from trials.data import datasets
-from trials.training import checkpoint_settings, fetched_addresses, opened_pickles
+from trials.training import checkpoint_settings, fetched_addresses, guarded_processes, opened_pickles
 
 _YAML = (".yaml", ".yml")
 _CHECKPOINTS = ("model", "pretrained", "resume", "distill_model")
@@ -32,7 +32,7 @@ TRUST = "--trust"
 """Flag with which a user lets checkpoints execute the code they contain, as Ultralytics does."""
 
 
-def guard(arguments: Sequence[str] = (), *, trusted: bool = False) -> None:
+def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | None = None) -> None:
     """Keep Ultralytics from what files ask for, in this process from now on: downloads, commands, code in pickles.
 
     A pickle is checked wherever Ultralytics opens one: a data file or a tracker's settings may name it, too, and caches
@@ -41,9 +41,10 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False) -> None:
     Args:
         arguments: of Ultralytics' command: what the user has typed is not taken from a checkpoint.
         trusted: whether pickles may contain code.
+        own: folder of the training for which this process is one of several.
     """
     parser_hooks.refuse_downloads()
-    harmless = opened_pickles.Harmless((lambda _: None) if trusted else _require_harmless)
+    harmless = opened_pickles.Harmless((lambda _: None) if trusted else _require_harmless, Path(own) if own else None)
     if not trusted:
         opened_pickles.guard(harmless)
     pairs = _pairs(arguments)
@@ -51,6 +52,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False) -> None:
     typed = {key: value for key, value in (*data, *pairs) if value.lower() not in _NOTHING}
     uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
     checkpoint_settings.guard(typed, uses_data=uses_data, require_harmless=harmless.require)
+    guarded_processes.guard(arguments, trusted=trusted)
     stock_load = YAML.load
 
     @wraps(stock_load)
@@ -102,6 +104,10 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             LOGGER.warning(f"{printable(str(path))}: opened as a pickle, which can run code in it, because of {TRUST}")
         if key == "data" and path.suffix.lower() in fetched_addresses.LISTS_OF_ADDRESSES:
             raise DataError(f"{value}: a list of images that are downloaded is not read (a data.yaml is expected)")
+        if key == "data" and value.lstrip().startswith(("[", "(")):
+            raise DataError(
+                f"{value}: Ultralytics trains on several data sets by commands of its own (one is expected)"
+            )
         if key not in {"model", "data"} or path.suffix.lower() not in _YAML or not is_plain(path):
             continue
         if key == "model":
