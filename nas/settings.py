@@ -185,6 +185,11 @@ class Settings(FrozenModel):
         return self.confirms is None and not self.members
 
     @property
+    def has_effects(self) -> bool:
+        """Whether architectures are proposed, whose operators have effects."""
+        return self.confirms is None and not self.stock_only
+
+    @property
     def inherits(self) -> bool:
         """Whether candidates start from trained weights."""
         return self.base is not None or self.budget.weights is not None or bool(self.member_weights)

@@ -36,7 +36,7 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
 
     Accuracy is mAP50-95 in points, compared with the stock layer, estimated
     from all finished trials. Cost is that of the stock model with this slot
-    alone replaced.
+    alone replaced. Of several spaces each is estimated from its own trials.
     """
     opened = opening.opened(study, runs)
     from nas.report.effects import COLUMNS
@@ -47,7 +47,7 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     if shown != "table":
         show.rows([row.as_row() for row in found.rows], shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
     elif found.rows:
-        columns = dict(_COLUMNS)
+        columns = {"member": "member", **_COLUMNS} if found.by_member else dict(_COLUMNS)
         if all(row.latency_percent_least is None for row in found.rows):
             del columns["latency"]
         show.rows([_cells(row) for row in found.rows], shown, title=title, columns=columns, narrow=_NARROW)
@@ -58,6 +58,7 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
 
 def _cells(effect: "Effect") -> dict[str, Any]:
     return {
+        "member": effect.member,
         "place": effect.slot if len(effect.layers) <= 1 else ", ".join(map(str, effect.layers)),
         "operator": effect.operator,
         "effect": _signed(effect.effect_points),

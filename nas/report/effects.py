@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -14,11 +14,11 @@ import numpy as np
 from nas.algorithms import operator_effects
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.imputation import can_be_imputed
-from nas.records.record import Record
+from nas.records.record import MEMBER, Record
 from nas.records.trial_attributes import RUNG
 from nas.samplers.encoding import CostFunction
 from nas.words import with_unit
-from search_spaces import STOCK, Architecture, SearchSpace, Slot
+from search_spaces import STOCK, Architecture, SearchSpace, Slot, Space
 from search_spaces.scaling import MACRO
 from search_spaces.slot import ScalingFactor
 from trials import Ending
@@ -60,6 +60,7 @@ class Effect:
         latency_percent_least: change of the stock model's predicted latency; None without a latency table.
         latency_percent_most: the same by the slowest.
         aliases: effects of exactly the same trials, such as `6 UIB`; only the sum of aliased effects is estimated.
+        member: name of the member that has the slot, among several, with whose stock model it is compared.
     """
 
     slot: str
@@ -75,14 +76,15 @@ class Effect:
     latency_percent_least: float | None
     latency_percent_most: float | None
     aliases: tuple[str, ...] = ()
+    member: str = ""
 
     def as_row(self) -> dict[str, Any]:
-        """Return the values of `COLUMNS`, in their order."""
-        row = {name: getattr(self, name) for name in COLUMNS}
+        """Return the values of `COLUMNS`, in their order; behind them the member, among several."""
+        row = {name: getattr(self, name) for name in (*COLUMNS, *([MEMBER] if self.member else []))}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
 
 
-COLUMNS = tuple(field.name for field in fields(Effect))
+COLUMNS = tuple(one.name for one in fields(Effect) if one.name != MEMBER)
 """Columns that `nas effects --format json` and `--format csv` print."""
 
 
@@ -99,6 +101,8 @@ class Effects:
         stopped: number of trials that have no final score because they were stopped early.
         imputed: number of those whose final score is imputed from that at their last rung; the others do not count.
         residual_points: standard deviation of what the effects do not explain, in points; None without rows.
+        by_member: the same of each member alone, by its name; empty where there is only one. The numbers above are
+            then sums, but that of the seeds, and there is no residual of all.
     """
 
     rows: tuple[Effect, ...]
@@ -108,14 +112,19 @@ class Effects:
     stopped: int
     imputed: int = 0
     residual_points: float | None
+    by_member: Mapping[str, "Effects"] = field(default_factory=dict)
 
     @property
     def is_too_few(self) -> bool:
-        """Whether the finished trials are too few for an estimate."""
+        """Whether the finished trials are too few for an estimate, among several members for one of any."""
+        if self.by_member:
+            return all(one.is_too_few for one in self.by_member.values())
         return self.architectures < LEAST_ARCHITECTURES or self.trials - self.seeds < _LEAST_DEGREES
 
     def remarks(self) -> list[str]:
-        """Return what the effects rest on and assume, one sentence a line."""
+        """Return what the effects rest on and assume, one sentence a line; of each member by itself."""
+        if self.by_member:
+            return [f"{name}: {line}" for name, one in self.by_member.items() for line in one.remarks()]
         basis = f"{with_unit(self.trials, 'finished trial')} of {with_unit(self.architectures, 'architecture')}"
         if self.is_too_few:
             least = f"at least {LEAST_ARCHITECTURES} architectures, and {_LEAST_DEGREES} trials more than seeds"
@@ -180,18 +189,42 @@ def rung_accuracies(attributes: Mapping[int, Mapping[str, Any]]) -> RungAccuraci
 
 
 def estimate(
-    records: Sequence[Record], space: SearchSpace, figures: CostFunction, rungs: RungAccuracies = MappingProxyType({})
+    records: Sequence[Record], space: Space, figures: CostFunction, rungs: RungAccuracies = MappingProxyType({})
 ) -> Effects:
-    """Return the effect of each operator in each slot on accuracy and cost.
+    """Return the effect of each operator in each slot on accuracy and cost; of several members each by itself.
 
-    Accuracy is estimated from all finished trials, repeats with other seeds included, by an additive Bayesian model
-    (`nas.algorithms.operator_effects`). Final accuracies of trials that were stopped at a rung are imputed.
+    What an operator does in a slot is compared with the stock model of its member, so each member is estimated from its
+    own trials alone.
 
     Args:
         records: all trials of a study.
         space: of the study.
         figures: returns the costs of an architecture: `gflops`, and `latency_ms` if it is predicted.
         rungs: accuracies at the rungs, by trial and epoch.
+    """
+    if isinstance(space, SearchSpace):
+        return _of_one(records, space, figures, rungs)
+    found = {
+        member.short_name: _of_one([one for one in records if one.member == member.short_name], member, figures, rungs)
+        for member in space.members
+    }
+    return Effects(
+        rows=tuple(replace(row, member=name) for name, one in found.items() for row in one.rows),
+        trials=sum(one.trials for one in found.values()),
+        architectures=sum(one.architectures for one in found.values()),
+        seeds=max(one.seeds for one in found.values()),
+        stopped=sum(one.stopped for one in found.values()),
+        imputed=sum(one.imputed for one in found.values()),
+        residual_points=None,
+        by_member=found,
+    )
+
+
+def _of_one(records: Sequence[Record], space: SearchSpace, figures: CostFunction, rungs: RungAccuracies) -> Effects:
+    """Return the effects in one space.
+
+    Accuracy is estimated from all finished trials, repeats with other seeds included, by an additive Bayesian model
+    (`nas.algorithms.operator_effects`). Final accuracies of trials that were stopped at a rung are imputed.
     """
     finished = [record for record in records if record.finished and record.map50_95 is not None]
     stopped = [record for record in records if record.ending == Ending.STOPPED]

@@ -35,7 +35,6 @@ from nas.study.trial_records import description
 from search_spaces import Architecture, JoinedSpace, Space
 from search_spaces.errors import NasError, StudyError
 from search_spaces.files import require_place, write_atomically
-from search_spaces.joined_space import require_one
 from trials import Ending
 from trials.data import datasets
 from trials.data.datasets import DataSet
@@ -408,4 +407,4 @@ class Study(StoredStudy):
         every = self.records() if records is None else records
         has_stopped = any(record.ending == Ending.STOPPED for record in every)
         attributes = {trial.number: trial.user_attrs for trial in self.optuna_trials()} if has_stopped else {}
-        return estimate(every, require_one(self.space, "effects"), self.feasible.figures, rung_accuracies(attributes))
+        return estimate(every, self.space, self.feasible.figures, rung_accuracies(attributes))

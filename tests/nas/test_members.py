@@ -18,7 +18,8 @@ from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, stock_of, stocks_of
 from nas.records.trial_files import TrialFiles
-from nas.report import stock_front
+from nas.report import effects, stock_front
+from nas.report.page import gathering
 from nas.report.search_findings import left_out
 from nas.samplers.categories import categories_of
 from nas.samplers.encoding import Encoding
@@ -29,10 +30,10 @@ from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows import confirm as confirming
-from nas.workflows import refinement, running
+from nas.workflows import findings, refinement, running
 from nas.workflows.ablate import AblationPlan
 from search_spaces import Architecture, Choice, JoinedSpace, joined_file
-from search_spaces.errors import SpecError, StudyError
+from search_spaces.errors import StudyError
 from search_spaces.yaml_text import parse_yaml
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 from trials.costing import cost, space_costs
@@ -151,6 +152,49 @@ def nas(*words: object) -> str:
     result = CliRunner().invoke(app, list(map(str, words)))
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+class TestEffects:
+    @pytest.fixture
+    def proposed(self, make: Make, run: Run) -> Study:
+        study = make(trials=24)
+        run(study)
+        return study
+
+    def test_those_of_a_member_are_what_its_trials_alone_give(self, proposed: Study, joined: JoinedSpace) -> None:
+        records, found = proposed.records(), proposed.effects()
+        assert found.trials == sum(one.finished for one in records)
+        assert list(found.by_member) == list(MEMBERS)
+        for member in joined.members:
+            own = [one for one in records if one.member == member.short_name]
+            alone = effects.estimate(own, member, proposed.feasible.figures)
+            assert alone.rows
+            assert found.by_member[member.short_name] == alone
+            shown = [one for one in found.rows if one.member == member.short_name]
+            assert [replace(one, member="") for one in shown] == list(alone.rows)
+            assert {one.slot for one in shown} <= {slot.name for slot in member.slots}
+
+    def test_command_names_the_members(self, proposed: Study) -> None:
+        runs = ("--runs", proposed.folder.parent)
+        rows = json.loads(nas("effects", "edge", *runs, "--format", "json"))
+        assert list(rows[0]) == [*effects.COLUMNS, "member"]
+        assert {row["member"] for row in rows} == set(MEMBERS)
+        assert nas("effects", "edge", *runs).splitlines()[1].startswith("member")
+
+    def test_report_and_mlflow_have_them(self, proposed: Study) -> None:
+        contents = gathering.gather(proposed)
+        assert contents.problems == []
+        assert any(line.startswith("eightn: From ") for line in contents.effects)
+        names = {name for each in contents.charts["effects"].figure["data"] for name in each["y"]}
+        assert any(name.startswith("ninet/4 ") for name in names)
+        assert {row["member"] for row in json.loads(findings.findings_of(proposed).tables["effects.json"])} == set(
+            MEMBERS
+        )
+
+    def test_members_of_too_few_trials_are_named(self, make: Make) -> None:
+        found = make().effects()
+        assert found.is_too_few
+        assert [line.partition(":")[0] for line in found.remarks()] == list(MEMBERS)
 
 
 class TestSearch:
@@ -523,8 +567,6 @@ class TestCommands:
         assert result.exit_code == 2
         assert "edge: nas trust is not yet possible for a study of several members (edge)" in result.output
 
-    def test_effects_and_refinement_are_refused(self, searched: Study) -> None:
-        with pytest.raises(SpecError, match=r"^effects: not yet possible with several spaces, got edge"):
-            searched.effects()
+    def test_trust_is_refused(self, searched: Study) -> None:
         with pytest.raises(StudyError, match="nas trust is not yet possible"):
             searched.trust()

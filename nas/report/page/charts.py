@@ -155,7 +155,7 @@ def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
 
 def _named(effect: Effect) -> str:
     where = effect.slot if len(effect.layers) <= 1 else ", ".join(map(str, effect.layers))
-    return f"{where} {effect.operator}"
+    return f"{effect.member}/{where} {effect.operator}" if effect.member else f"{where} {effect.operator}"
 
 
 def _hover(effect: Effect) -> str:

@@ -41,7 +41,7 @@ def gather(study: Reported) -> Contents:
     verdict = _attempted(lambda: study.verdict(records=records), "verdict", problems)
     one = study.settings.searches_one
     trust = _attempted(lambda: study.trust_beside(verdict, records), "trust", problems) if one else None
-    effects = _attempted(lambda: study.effects(records), "effects", problems) if one else None
+    effects = _attempted(lambda: study.effects(records), "effects", problems) if study.settings.has_effects else None
     members = (
         _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
     )
