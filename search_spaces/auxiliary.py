@@ -32,6 +32,15 @@ def has_auxiliary(document: Mapping[str, Any]) -> bool:
     return document["head"][-1][2] in DUAL_HEADS
 
 
+def can_have_branch(document: Mapping[str, Any]) -> bool:
+    """Return whether a model has the structure of YOLOv9's, to which the branch can be added."""
+    try:
+        with_branch(document)
+    except SpecError:
+        return False
+    return True
+
+
 def with_branch(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a deployed model with the auxiliary branch that it is trained with.
 

@@ -50,7 +50,8 @@ class Base:
         operators: operators that the file has in layers of the base model, with their parameters, by layer.
         inserted: operators that the file records as inserted: their readers, name and parameters, by the layer that
             they follow.
-        pgi: the auxiliary branch that the file has or asks for.
+        pgi: the auxiliary branch that the file has or asks for, if it is YOLOv9's.
+        left_branch: whether the file has another auxiliary branch, which no candidate has.
         shifted: number of layers of the file before the base model's first: 1 where an identity was removed.
     """
 
@@ -60,6 +61,7 @@ class Base:
     operators: Mapping[int, tuple[str, Parameters]] = field(default_factory=dict)
     inserted: Mapping[int, tuple[Feeds, str, Parameters]] = field(default_factory=dict)
     pgi: Pgi = False
+    left_branch: bool = False
     shifted: int = 0
 
     @cached_property
@@ -203,12 +205,15 @@ def _load(path: Path, scale: str) -> Base:
     left = auxiliary.without_branch(document)
     if document.get("pgi"):
         auxiliary.with_branch(left)  # raises if the model cannot have one
+    has_branch = auxiliary.has_auxiliary(document)
+    left_branch = has_branch and not auxiliary.can_have_branch(left)
     traced = _trace(left, path.name)
     base = Base(
         identity=identity(str(path), scale),
         scale=scale,
         document=_explicit(left, traced),
-        pgi=document.get("pgi", auxiliary.has_auxiliary(document)),
+        pgi=document.get("pgi", has_branch and not left_branch),
+        left_branch=left_branch,
         shifted=int(left["backbone"][0] != document["backbone"][0]),
     )
     if _described(base.traced) != _described(traced):  # a rule for a scale that `_with_scale_rules` does not have

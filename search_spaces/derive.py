@@ -59,6 +59,12 @@ def _notes(base: Base) -> Iterator[str]:
             "; what the file carries is the architecture that a search tries first, `start`." if _start(base) else "."
         )
         yield _comment(fill(note, _WIDTH - 2))
+    if base.left_branch:
+        note = (
+            "Candidates are trained without the file's auxiliary branch: only YOLOv9's is added to them. "
+            "`nas yolo train` of the file itself trains it."
+        )
+        yield _comment(fill(note, _WIDTH - 2))
     if base.shifted:
         note = (
             "Layers are counted without the file's auxiliary branch and the identity before it: the file's layer "
@@ -243,7 +249,9 @@ def _keeping(base: Base) -> Iterator[str]:
     """Yield the users' classes of the base model that keep channels and size of their map: they can be inserted."""
     for layer in base.traced:
         placed = PLACED.get(layer.layer)
-        if placed is not None and isinstance(layer.received, Tensor) and isinstance(layer.returned, Tensor):
+        if placed is None or placed.found.source is None:  # no space offers our layers for another repository's
+            continue
+        if isinstance(layer.received, Tensor) and isinstance(layer.returned, Tensor):
             name = placed.found.name
             is_taken = name in OPERATORS and OPERATORS[name].source is not None
             if layer.received.shape == layer.returned.shape and "_" not in name and not is_taken:

@@ -205,6 +205,18 @@ class TestDerived:
         assert (space.slots, space.start, space.pgi) == (plain.slots, (), True)
         assert "the file's layer 1 is layer 0 here" in comments(text)
 
+    def test_space_of_a_file_with_another_branch_than_yolov9s_is_one_without(self, tmp_path: Path) -> None:
+        rows = [[-1, 1, "Conv", [channels, 3, 2]] for channels in (32, 64)]
+        rows.append([-1, 1, "BottleneckCSPB", [64]])
+        head = [[-1, 1, "Conv", [64, 3, 2]], [1, 1, "Conv", [32, 3]], [-2, 1, "Conv", [64, 3]]]
+        head.append([[2, 3, 4, 5], 1, "IAuxDetect", ["nc", "anchors"]])
+        document = {"nc": 3, "anchors": 3, "backbone": rows, "head": head}
+        text, space = derived(saved(document, tmp_path / "mine.yaml"))
+        assert space.pgi is False
+        assert "trained without the file's auxiliary branch" in comments(text)
+        assert len(bases.load(space.base, space.scale).rows) == 5
+        assert "yolov7.BottleneckCSPB: {}" not in text
+
     @pytest.mark.parametrize("asked", [True, "lead-guided"])
     def test_derived_space_has_the_pgi_of_the_file(self, asked: object, tmp_path: Path) -> None:
         document = {**bases.load("yolov9{scale}.yaml", "t").document, "pgi": asked}
