@@ -40,9 +40,8 @@ def _train(before: "Study", after: "Study") -> None:
     from nas.words import with_unit
 
     few, many = _epochs(before, after)
-    show.lines(
-        [f"confirm   the front of {before.name} and the stock model: {with_unit(many, 'epoch')} instead of {few}"]
-    )
+    stock = "stock models" if before.settings.members else "the stock model"
+    show.lines([f"confirm   the front of {before.name} and {stock}: {with_unit(many, 'epoch')} instead of {few}"])
     if after.remaining_trials(after.records()):
         train(after)
 
@@ -128,15 +127,15 @@ def _columns(few: int, many: int) -> dict[str, str]:
 def _rows(after: "Study", both: "Sequence[Finalist]") -> list[dict[str, Any]]:
     from nas.algorithms.pareto import main_cost
 
-    stocks = next((one.accuracies for one in both if one.longer.role == "stock"), (None, None))
-    stock = next((one.longer for one in both if one.longer.role == "stock"), None)
+    stocks = {one.longer.member: one for one in both if one.longer.role == "stock"}
     cost = main_cost(after.settings.objectives)
-    reference = getattr(stock, cost) if stock is not None else None
-    return [{**_row(after, one, stocks), "of_stock": relative(getattr(one.longer, cost), reference)} for one in both]
+    return [_row(after, one, stocks.get(one.longer.member), cost) for one in both]
 
 
-def _row(after: "Study", one: "Finalist", stocks: tuple[float | None, float | None]) -> dict[str, Any]:
-    gains = [None if base is None else accuracy - base for accuracy, base in zip(one.accuracies, stocks, strict=True)]
+def _row(after: "Study", one: "Finalist", stock: "Finalist | None", cost: str) -> dict[str, Any]:
+    """Return the row of a model, compared with the stock model of its member."""
+    bases = (None, None) if stock is None else stock.accuracies
+    gains = [None if base is None else accuracy - base for accuracy, base in zip(one.accuracies, bases, strict=True)]
     return {
         "study": after.name,
         "epochs": after.settings.budget.epochs,
@@ -149,4 +148,5 @@ def _row(after: "Study", one: "Finalist", stocks: tuple[float | None, float | No
         "params": one.longer.params,
         "fingerprint": one.longer.fingerprint,
         "summary": one.longer.summary,
+        "of_stock": relative(getattr(one.longer, cost), None if stock is None else getattr(stock.longer, cost)),
     }

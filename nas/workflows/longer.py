@@ -1,8 +1,9 @@
 """Train the members of a Pareto front longer, and compare their order with that of the short trainings.
 
-The budget grows for the front alone, and only while that changes its order: its members and the stock model are trained
-three times as long, in another study; if one has overtaken another, the front of that study is trained longer once
-more. Each training starts from the beginning, with another seed, since a budget's learning rate decays to its end.
+The budget grows for the front alone, and only while that changes its order: its members and the stock model (of several
+spaces those of `stocks_beside`) are trained three times as long, in another study; if one has overtaken another, the
+front of that study is trained longer once more. Each training starts from the beginning, with another seed, since a
+budget's learning rate decays to its end.
 
 Source: Bohdal and others 2022, "PASHA: efficient HPO and NAS with progressive resource allocation" (arXiv 2207.06940),
 which grows the largest budget until the ranking stays, up to differences that are noise.
@@ -17,6 +18,7 @@ from nas.records.record import Record, mean_over_seeds
 from nas.study.kinds import require_search
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
+from nas.workflows.confirm import stocks_beside
 from nas.workflows.derived import derived_study
 from search_spaces.errors import StudyError
 
@@ -48,21 +50,22 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
             with other settings.
         SpecError: more workers than cores.
     """
-    require_search(before.folder, before.file, "confirm")
-    front, stock = [before.architecture(record) for record in before.front()], before.space.stock.fingerprint
-    fingerprints = {architecture.fingerprint for architecture in front} | {stock}
-    if fingerprints == {stock}:
+    require_search(before.folder, before.file, "confirm", members=True)
+    front = [before.architecture(record) for record in before.front()]
+    stocks = stocks_beside(before, [one for one in front if not one.is_stock])
+    models = {architecture.fingerprint: architecture for architecture in (*stocks, *front)}
+    if all(architecture.is_stock for architecture in models.values()):
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
     require_same_data(before)
     budget = before.settings.budget
     grown = budget.model_copy(update={"epochs": budget.epochs * eta, "seed": budget.seed + 1, "rungs": ()})
     changed = {"budget": grown, "stopping": None, "seeds": 1, "confirms": before.name}
     settings = before.settings.model_copy(update=changed)
-    study = derived_study(before, f"{before.name}-x{eta}", settings, trials=len(fingerprints), changes=changes)
+    study = derived_study(before, f"{before.name}-x{eta}", settings, trials=len(models), changes=changes)
     enqueued = {record.fingerprint for record in study.records()}
-    for architecture in front:
-        if architecture.fingerprint not in enqueued:  # includes members that are new since the study was created
-            study.enqueue(architecture, role="start")
+    for fingerprint, architecture in models.items():
+        if fingerprint not in enqueued:  # includes members that are new since the study was created
+            study.enqueue(architecture, role="stock" if architecture.is_stock else "start")
     return study
 
 

@@ -197,6 +197,31 @@ class TestEffects:
         assert [line.partition(":")[0] for line in found.remarks()] == list(MEMBERS)
 
 
+def test_front_is_trained_longer_beside_the_stock_models(
+    make: Make, run: Run, monkeypatch: pytest.MonkeyPatch, joined: JoinedSpace
+) -> None:
+    study = make(trials=12, data_fingerprint=datasets.load("digits").fingerprint)
+    run(study)
+    front = {one.fingerprint for one in study.front()}
+    own = {joined.member_name(one) for record in study.front() if not (one := study.architecture(record)).is_stock}
+    assert own
+    monkeypatch.setattr(running, "supervise", lambda study, **_: run(study))
+    runs = ("--runs", study.folder.parent)
+    rows = json.loads(nas("confirm", "edge", "--longer", "--rounds", "1", *runs, "--format", "json"))
+    after = Study.open(study.folder.with_name("edge-x3"))
+    records = after.records()
+    assert after.settings.budget.epochs == 9
+    assert {one.fingerprint for one in records} >= front
+    assert {one.member for one in records if one.role == "stock"} >= own
+    assert len(records) == after.file.run.trials
+    stocks = {one.member: one for one in stocks_of(records)}
+    by_fingerprint = {one.fingerprint: one for one in records}
+    for row in rows:
+        stock = stocks[by_fingerprint[row["fingerprint"]].member]
+        assert row["map50_95_gain"] == pytest.approx(row["map50_95"] - stock.map50_95)
+    nas("pareto", "edge-x3", *runs)
+
+
 class TestSearch:
     def test_stock_models_are_trained_first_and_initialise_their_members(
         self, make: Make, run: Run, joined: JoinedSpace
