@@ -21,6 +21,7 @@ from search_spaces import placed as placed_layers
 from search_spaces.build import (
     BUILD_ERRORS,
     CONSTRUCTOR_ERRORS,
+    addressed,
     errors_with_address,
     graft,
     replace_layer,
@@ -90,7 +91,8 @@ def parse_model(
         save = placed_layers.put(placed, stock, built, save)
     if stock.get("activation"):
         _activate([built[index] for index, one in placed.items() if one.found.source is None], built)
-    before = _channels_before(built, channels, lowered)
+    with addressed(document):
+        before = _channels_before(built, channels, lowered)
     for index, row in lowered.items():
         place, _ = model_file.addressed(document)[index]
         built[index] = _graft_row(built[index], row, before[index], place=place)

@@ -117,3 +117,10 @@ def test_entry_without_a_host_has_concatenations_only_for_a_fusion() -> None:
     assert [slot.layer for slot in without.slots] == [10, 12, 13, 15, 16, 18, 19, 21]
     assert [slot.layer for slot in with_it.slots if slot.host == "Concat"] == [11, 14, 17, 20]
     assert {slot.operators for slot in with_it.slots if slot.host == "Concat"} == {("stock", "WeightedFusion")}
+
+
+def test_row_whose_maps_cannot_be_joined_is_named() -> None:
+    backbone = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 1]]]
+    head = [[[-1, 0], 1, "WeightedFusion", [16, {"form": "sum"}]], [[-1], 1, "Detect", ["nc"]]]
+    with pytest.raises(SpecError, match=r"head\[0\]: WeightedFusion cannot take 16x"):
+        build.skeleton({"nc": 2, "backbone": backbone, "head": head}, 2)

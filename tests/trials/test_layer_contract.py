@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from search_spaces import base
 from search_spaces.operators import modules
@@ -61,3 +62,12 @@ def test_what_breaks_is_named(before: str, after: str, line: str, fork: Path) ->
     assert before in text
     (fork / "fork.py").write_text(text.replace(before, after), encoding="utf-8")
     assert line in lines(fork)
+
+
+def test_layer_of_another_repository_that_only_moves_or_adds_numbers_keeps_every_promise(tmp_path: Path) -> None:
+    rows = [[-1, 1, "ReOrg", []], [-1, 1, "Conv", [16, 3, 2]], [[-1, -1], 1, "Shortcut", [1]]]
+    document = {"nc": 2, "anchors": 3, "backbone": rows, "head": [[[2], 1, "IDetect", ["nc", "anchors"]]]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+    found = layer_contract.cases(base.load(str(tmp_path / "mine.yaml"), ""))
+    assert [one.operator for one in found] == ["yolov7.ReOrg", "yolov7.Shortcut"]
+    assert [operator_contract.check(one) for one in found] == [(), ()]

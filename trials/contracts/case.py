@@ -82,6 +82,11 @@ class Case:
         return str(Choice(operator=self.operator, parameters=self.parameters))
 
     @property
+    def may_multiply_nothing(self) -> bool:
+        """Whether it may be right that no multiply-add is counted."""
+        return False
+
+    @property
     def site_summary(self) -> str:
         """Site in words: `inner convolution, 32 to 32 channels, kernel 3`."""
         read = " and ".join(map(str, self.inputs)) or self.c_in

@@ -37,6 +37,11 @@ class LayerCase(Case):
         return self.placed.summary
 
     @property
+    def may_multiply_nothing(self) -> bool:
+        """Whether it is a layer of this package for another repository's: some only move or add numbers (`ReOrg`)."""
+        return self.placed.found.source is None
+
+    @property
     def site_summary(self) -> str:
         """Nothing: the call says it."""
         return ""

@@ -296,7 +296,7 @@ def _cost(subject: _Subject) -> Iterator[str]:
             f"{macs:,.0f} multiply-adds are counted, PyTorch counts {by_torch:,}; products in its own `forward` belong "
             "into the record's `extra_macs`"
         )
-    elif not macs and not dispatch.is_counted_here(module):
+    elif not macs and not subject.case.may_multiply_nothing and not dispatch.is_counted_here(module):
         yield "no multiply-add is counted; what its `forward` multiplies belongs into the record's `extra_macs`"
 
 
