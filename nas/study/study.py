@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +73,10 @@ class Study(StoredStudy):
     @cached_property
     def searched(self) -> Space:
         """Space of which architectures are proposed: without the members that are left out."""
+        if not isinstance(self.space, JoinedSpace):
+            return self.space
         left_out = self.stock_trainings.left_out
-        return self.space.without(left_out) if left_out and isinstance(self.space, JoinedSpace) else self.space
+        return self.space.without(left_out) if left_out else self.space
 
     def forget_proposals(self) -> None:
         """Make sampler and filter anew when they are needed next: by now members may be left out."""
@@ -84,8 +86,12 @@ class Study(StoredStudy):
     @cached_property
     def feasible(self) -> FeasibilityFilter:
         """Feasibility filter: limits on costs that are counted or predicted before training."""
-        table = partial(self.scoring.cost_table_of, self.searched)
-        return FeasibilityFilter(self.searched, table, self.settings.limits, self.latency_table)
+        return FeasibilityFilter(
+            self.searched,
+            lambda: self.scoring.cost_table_of(self.searched),  # not before a study has begun with its settings
+            self.settings.limits,
+            self.latency_table,
+        )
 
     @cached_property
     def latency_table(self) -> SpaceLatencies | None:
