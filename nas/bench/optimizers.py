@@ -186,13 +186,18 @@ ABLATIONS: dict[str, Callable[[Table, int], Optimizer]] = {
     "ours-without-sum": partial(EHVIOptimizer, additive=False),
 }
 
+MEMBERS: dict[str, Callable[[Table, int], Optimizer]] = {
+    "ours-with-members": partial(EHVIOptimizer, members="joined"),
+    "ours-with-members-apart": partial(EHVIOptimizer, members="apart"),
+}
+"""Ours with the families of a table as members, with and without learning across them."""
+
 OPTIMIZERS: dict[str, Callable[[Table, int], Optimizer]] = {
     RANDOM: RandomSearch,
     OURS: EHVIOptimizer,
     "tpe": partial(OptunaOptimizer, _tpe),
     "nsga2": partial(OptunaOptimizer, _nsga2),
     "gp": partial(OptunaOptimizer, _gp),
-    "ours-with-members": partial(EHVIOptimizer, members="joined"),
-    "ours-with-members-apart": partial(EHVIOptimizer, members="apart"),
+    **MEMBERS,
     **ABLATIONS,
 }

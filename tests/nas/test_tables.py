@@ -71,7 +71,7 @@ def test_categorical_rows_share_equal_texts() -> None:
     )
     candidates = table.candidates()
     categorical = candidates.features.categorical
-    assert categorical.max() == 1 / sqrt(2)
+    assert categorical.max() == pytest.approx(1 / sqrt(2), rel=1e-12)
     assert categorical @ categorical.T == pytest.approx(np.array([[1, 0.5, 0.5], [0.5, 1, 0], [0.5, 0, 1]]))
     assert candidates.features.continuous.shape == candidates.costs.shape == (3, 2)
     assert table.codes.tolist() == [[0, 0], [1, 0], [0, 1]]
