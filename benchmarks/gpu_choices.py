@@ -1,4 +1,4 @@
-"""What a search finds out about a GPU before it begins: batch, trials at once, and how long it takes."""
+"""Check what a search finds out about a GPU before it begins: batch, trials at once, and how long it takes."""
 
 import subprocess
 import time

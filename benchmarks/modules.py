@@ -1,4 +1,4 @@
-"""What each operator is worth in each kind of place: accuracy beside the stock model, exact costs, and latency.
+"""Measure what each operator is worth in each kind of place: accuracy beside the stock model, exact costs, and latency.
 
     python -m benchmarks.modules train [--data digits DATA.yaml ...] [--only WORD ...] [--seeds N] [--results FILE]
     python -m benchmarks.modules latency [--only WORD ...] [--image-size PX] [--results FILE]

@@ -135,7 +135,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     Tensor.numpy: _no_numpy,
     Tensor.__array__: _no_numpy,
 }
-"""What asks a tensor for its device in C++."""
+"""Functions that ask a tensor for its device in C++."""
 
 
 def _compute(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -245,7 +245,7 @@ _CUDA: dict[str, Any] = {
     "synchronize": lambda *_: None,
     "empty_cache": lambda: None,
 }
-"""What PyTorch says about the GPU."""
+"""Answers of PyTorch about the GPU."""
 
 
 @contextmanager

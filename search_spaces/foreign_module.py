@@ -1,4 +1,4 @@
-"""What replaces a row of another repository or of an article: the record of one module, and its usual conversions."""
+"""Record of a module of another repository or of an article, and the usual conversions of its rows."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def is_foreign(row: Row, document: Mapping[str, Any]) -> bool:
 
     Only their files have `anchors`, and only rows of this package end with a mapping.
     """
-    return bool(document.get("anchors")) and not (row[3] and isinstance(row[3][-1], Mapping))
+    return bool(document.get("anchors")) and is_without_mapping(row, document)
 
 
 def is_without_mapping(row: Row, _document: Mapping[str, Any]) -> bool:
@@ -96,4 +96,4 @@ def layers_of(prefix: str, names: Iterable[str]) -> dict[str, ForeignModule]:
 
 
 AS_PRINTED = "as printed, for counting only: "
-"""What begins a note on a row that is only counted."""
+"""Beginning of a note on a row that is only counted."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import C3, SPP, Conv
 
 PREFIX = "yolov5."
-"""What begins the name of such a layer in a row."""
+"""Beginning of the name of such a layer in a row."""
 
 
 class Contract(nn.Module):

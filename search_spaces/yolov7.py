@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Bottleneck, Conv
 
 PREFIX = "yolov7."
-"""What begins the name of such a layer in a row."""
+"""Beginning of the name of such a layer in a row."""
 
 _KERNELS = (1, 3)
 """Kernel sizes of the repository's `Bottleneck`; Ultralytics' has 3 and 3."""

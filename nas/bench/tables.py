@@ -28,7 +28,7 @@ Column = tuple[str, ...] | tuple[float, ...]
 CostFeatures = Literal["all", "objectives", "none"]
 """Costs among the features of the surrogate."""
 Members = Literal["column", "joined", "apart"]
-"""What families are to the surrogate."""
+"""Ways in which families can be features of the surrogate."""
 _APART = 1000.0
 """Distance at which the surrogate's kernel is 0, whatever its length scales are."""
 

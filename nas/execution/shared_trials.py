@@ -30,7 +30,7 @@ _log = logging.getLogger("nas.worker")
 
 _STATE = text("SELECT state FROM trials WHERE trial_id = :trial")
 _CHECKPOINT_SECONDS = 60.0
-"""What a lost machine costs of a training at most, or the epoch that it was in if that is longer."""
+"""Longest part of a training that a lost machine costs, or the epoch that it was in if that is longer."""
 _PAUSE_SECONDS = 30.0
 """Pause after the storage did not answer, in which trainings go on without it."""
 _POLL_SECONDS = 2.0

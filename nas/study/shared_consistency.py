@@ -21,7 +21,7 @@ _OUTCOME, _PROGRESS = "outcome.json", "progress.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class _Stored:
-    """What the database has: the SHA-256 of each file by path, and the paths of files whose content is another."""
+    """Content of the database: the SHA-256 of each file by path, and the paths of files whose content is another."""
 
     digests: Mapping[str, str]
     damaged: frozenset[str]

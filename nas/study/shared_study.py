@@ -32,7 +32,7 @@ _TOO_LARGE = {
     "weights.pt": "no other machine has these weights",
     "checkpoint.bin": "if this machine is lost, such a training begins again",
 }
-"""What it costs that a file is not stored."""
+"""Consequence of a file that is not stored, in words."""
 _TRAINS = text("""\
 SELECT machine FROM nas_claims WHERE study_id = :study AND task = :task
 AND NOT EXISTS (SELECT 1 FROM nas_files WHERE study_id = :study AND path = :weights)""")
