@@ -33,6 +33,8 @@ from nas.words import decimal, digits_of, with_unit
 
 _LEAST = 4
 """Fewest architectures of which a typical difference is reported."""
+BUDGET_LATER = f"how many epochs are enough is told from {_LEAST} architectures on"
+"""Words in the place of a budget while the differences between candidates are not known."""
 _MOST_PAIRED = 1000
 _ONE_SIDED = 0.95
 
@@ -109,6 +111,14 @@ class Slope:
         return self.finding is Steepness.STEEP
 
     @property
+    def advised(self) -> Budgets | None:
+        """Epochs to search with; None unless it is steep and the differences between candidates are known.
+
+        Before, `enough` would advise what ranks candidates that hardly differ: often ten times as many epochs.
+        """
+        return self.enough if self.architectures else None
+
+    @property
     def is_warning(self) -> bool:
         """Whether the ranking may favour what learns fast."""
         return self.finding is not Steepness.FLAT
@@ -138,14 +148,11 @@ class Slope:
 
     @property
     def _consequence(self) -> str:
-        """Consequence of a steep stock model: for the ranking, or before there is one for the budget."""
-        if self.enough is None:
-            return _FAVOURS
-        least = "at least " if self.enough.is_lower_bound else ""
-        if self.architectures:
-            return f"{_FAVOURS}; use {least}{self.enough.options}"
-        by_speed = "candidates that differ by less are ranked by how fast they learn"
-        return f"{by_speed}, unless with {least}{self.enough.options}"
+        """Consequence of a steep stock model: for the candidates, and once they are known for the budget."""
+        if self.advised is None:
+            return f"candidates that differ by less are ranked by how fast they learn; {BUDGET_LATER}"
+        least = "at least " if self.advised.is_lower_bound else ""
+        return f"this ranking favours what learns fast; use {least}{self.advised.options}"
 
     @property
     def _remedy(self) -> str:
@@ -160,7 +167,6 @@ class Slope:
         return {**asdict(self), **words}
 
 
-_FAVOURS = "this ranking favours what learns fast"
 _NOT_TOLD = "whether the budget is long enough to rank cannot be told"
 
 

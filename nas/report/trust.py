@@ -16,7 +16,7 @@ from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
 from nas.report.in_words import InWords
 from nas.report.noise_in_words import by_number, least_differences, noise_in_words, shown_by_search
-from nas.report.slope import Slope, Steepness
+from nas.report.slope import BUDGET_LATER, Slope, Steepness
 from nas.report.verdict import CHOSEN_BY, SAMPLE_COUNTS
 from nas.words import with_unit
 
@@ -223,6 +223,8 @@ class Trust(InWords):
                 epochs=_LONGER * self.epochs, base_epochs=_LONGER * self.base_epochs if self.base_epochs else None
             )
             return f"budget: at least {grown.options}"
+        if self.slope is not None and self.slope.favours_fast and self.slope.advised is None:
+            return f"budget: longer; {BUDGET_LATER}"
         longer = self._longer
         seeds = self.seeds if self.noise is None else max(self.seeds, seeds_that_detect(self.noise))
         if longer is not None or seeds != self.seeds:
@@ -236,8 +238,8 @@ class Trust(InWords):
     @property
     def _longer(self) -> Budgets | None:
         """Longer trainings that would rank better: by the slope, or doubled where seeds alone do not suffice."""
-        if self.slope is not None and self.slope.enough is not None:
-            return self.slope.enough
+        if self.slope is not None and self.slope.advised is not None:
+            return self.slope.advised
         if self.noise is None or self.best is None or self._is_detected:
             return None
         number = self._seeds_needed(self.noise, 0.0)

@@ -56,15 +56,16 @@ class TestSlope:
         assert document["sentence"] == found.sentence
         assert document["enough"] == {"epochs": 24, "base_epochs": 72, "is_lower_bound": True}
 
-    def test_before_there_are_candidates_the_margin_counts(self) -> None:
+    def test_before_there_are_candidates_the_margin_counts_and_no_budget_is_advised(self) -> None:
         found = slope(settings(), [record(0, 0.514)], base=0.479)
         assert found is not None
         assert (found.difference, found.architectures) == (MARGIN, 0)
         assert found.sentence == (
             "the stock model still gains 3.5 points in another 8 epochs (90 %: 2.8 to 4.2), more than the 0.5 "
-            "points that matter: candidates that differ by less are ranked by how fast they learn, unless with at "
-            "least --base-epochs 171 --epochs 57"
+            "points that matter: candidates that differ by less are ranked by how fast they learn; how many "
+            "epochs are enough is told from 4 architectures on"
         )
+        assert found.advised is None
 
     def test_flat_stock_model_is_long_enough(self) -> None:
         found = slope(settings(), [*CANDIDATES, record(3, 0.526)], base=0.510)

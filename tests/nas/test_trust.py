@@ -422,14 +422,14 @@ class TestBudget:
             ({"slope": None}, "budget: as it is (slope not measured)"),
             ({"slope": replace(FLAT, high=0.9)}, "budget: as it is (whether it is long enough cannot be told)"),
             ({"noise": replace(NOISE, deviation=0.3)}, "budget: --base-epochs 9 --epochs 3 --seeds 2"),
-            (
-                {"slope": STEEP},
-                "budget: --base-epochs 24 --epochs 8 --seeds 1",
-            ),
+            ({"slope": STEEP}, "budget: longer; how many epochs are enough is told from 4 architectures on"),
+            ({"slope": replace(STEEP, architectures=4)}, "budget: --base-epochs 24 --epochs 8 --seeds 1"),
             ({"noise": replace(NOISE, deviation=3.0)}, "budget: --base-epochs 18 --epochs 6 --seeds 3"),
         ],
     )
-    def test_budget_is_always_named(self, searched: Study, changed: Mapping[str, Any], line: str) -> None:
+    def test_the_last_line_is_always_on_the_budget(
+        self, searched: Study, changed: Mapping[str, Any], line: str
+    ) -> None:
         usual = {"noise": self.NOISE, "slope": self.FLAT, "epochs": 3, "base_epochs": 9, "seeds": 1, "finalists": 1}
         found = replace(searched.trust(), **{**usual, "best": 1, "best_difference": 0.2, **changed})
         assert found.recommendation()[-1] == line
