@@ -20,7 +20,7 @@ Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
@@ -113,7 +113,7 @@ def compare_with_all(
     references: Sequence[Sequence[int]],
     *,
     margin: float,
-    sampled: Sequence[ImageVariances] | None = None,
+    sampled: Mapping[int, ImageVariances] | None = None,
     level: float | None = LEVEL,
 ) -> list[tuple[int, Comparison]]:
     """Compare each candidate with several references, of which it has to be better than all.
@@ -124,27 +124,45 @@ def compare_with_all(
     references to choose from.
 
     Args:
-        accuracies: `(references + candidates, seeds)`, the references first.
-        references: of each candidate, by their rows, at least one; the number of references is that of the other rows.
-        sampled: for each reference the variances of the differences of all candidates to it over samples of images.
+        accuracies: `(models, seeds)`, the candidates last.
+        references: of each candidate, by their rows, at least one. Candidates may be references of others.
+        sampled: for each reference, by its row, the variances of the differences of `rows_beside` to it over samples
+            of images.
 
     Returns:
         For each candidate the reference that it is least clearly better than, and how it compares with that.
     """
     values = np.asarray(accuracies, dtype=np.float64)
-    first = len(values) - len(references)
-    each = [
-        _tests(values[[row, *range(first, len(values))]], margin, None if sampled is None else sampled[row])
-        for row in range(first)
-    ]
-    chosen = [max(rows, key=lambda row: each[row].better[index]) for index, rows in enumerate(references)]
-    times = np.array([len(rows) for rows in references])
-    picked = {
-        name: np.array([getattr(each[row], name)[index] for index, row in enumerate(chosen)]) for name in _Tests._fields
+    beside = rows_beside(len(values), references)
+    each = {
+        row: _tests(values[[row, *rows]], margin, None if sampled is None else sampled[row])
+        for row, rows in beside.items()
     }
+    at = len(values) - len(references)  # row of the first candidate
+
+    def value(name: str, index: int, row: int) -> float:
+        """Return a value of a candidate's test beside the reference of a row."""
+        return float(getattr(each[row], name)[beside[row].index(at + index)])
+
+    chosen = [max(rows, key=lambda row: value("better", index, row)) for index, rows in enumerate(references)]
+    times = np.array([len(rows) for rows in references])
+    picked = {name: np.array([value(name, index, row) for index, row in enumerate(chosen)]) for name in _Tests._fields}
     tests = _Tests(**picked)
     tests = tests._replace(worse=np.minimum(tests.worse * times, 1), apart=np.minimum(tests.apart * times, 1))
     return list(zip(chosen, _corrected(tests, level), strict=True))
+
+
+def rows_beside(models: int, references: Sequence[Sequence[int]]) -> dict[int, list[int]]:
+    """Return the rows of the candidates that are compared with each reference, by its row: all but itself.
+
+    Args:
+        models: number of rows, the candidates last.
+        references: of each candidate.
+    """
+    candidates = range(models - len(references), models)
+    return {
+        row: [one for one in candidates if one != row] for row in sorted({row for rows in references for row in rows})
+    }
 
 
 class _Tests(NamedTuple):

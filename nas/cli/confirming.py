@@ -126,9 +126,10 @@ def confirm(
     has not used, in a new study (STUDY-confirm), and says of each finalist
     whether it is better, worse, as accurate, or not told apart. It judges by
     the test split of the data.yaml or by sealed images (nas search --holdout),
-    where there are some. The same command goes on with what was stopped. Other
-    --epochs, --fraction or --from-scratch begin another confirmation beside the
-    first one.
+    where there are some. Stock models alone (nas search --stock-only) are
+    judged beside the cheaper ones. The same command goes on with what was
+    stopped. Other --epochs, --fraction or --from-scratch begin another
+    confirmation beside the first one.
 
       nas confirm STUDY                 five seeds
       nas confirm STUDY --seeds 10      five more
@@ -213,12 +214,11 @@ def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, Tra
     with opening_images() as progress:
         plan = ConfirmationPlan.of(before, **of_plan, progress=progress)
     trainings, judging = plan.of_trainings(typed["workers"]), plan.settings.judging
-    beside = f"{plan.stocks} stock models" if plan.stocks > 1 else "the stock model"
     which = f"{plan.seeds} fresh seeds ({trainings.seeds[0]} to {trainings.seeds[-1]})"
     trained = f"{which}, {with_unit(trainings.epochs, 'epoch')}: {trainings.left}"
     show.lines(
         [
-            f"confirm   {with_unit(len(plan.finalists), 'finalist')} of {before.name} and {beside}: {trained}",
+            f"confirm   {_models_in_words(plan)}: {trained}",
             *([f"study     {plan.study}, beside {plan.others}"] if plan.beside else []),
             *lines_on_images(plan),
             *more_seeds_than_asked(typed["seeds"], plan.seeds),
@@ -229,11 +229,29 @@ def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, Tra
     return plan, trainings
 
 
+def _models_in_words(plan: "ConfirmationPlan") -> str:
+    """Return how many models are trained, and of which kind."""
+    from nas.words import with_unit
+
+    if not plan.stocks:
+        return f"{len(plan.models)} stock models of {plan.search.name}"
+    beside = f"{plan.stocks} stock models" if plan.stocks > 1 else "the stock model"
+    return f"{with_unit(len(plan.finalists), 'finalist')} of {plan.search.name} and {beside}"
+
+
 def _plan_document(plan: "ConfirmationPlan", trainings: "TrainingsPlan") -> dict[str, Any]:
     """Return what is trained, as values for JSON."""
+    from nas.records.record import MEMBER
     from nas.report.judging import images_in_words
 
-    finalists = [{"fingerprint": one.fingerprint, "summary": one.summary()} for one in plan.finalists]
+    def of_member(name: str) -> dict[str, str]:
+        return {MEMBER: name} if name else {}
+
+    space = plan.search.space
+    finalists = [
+        {"fingerprint": one.fingerprint, "summary": one.summary(), **of_member(space.member_name(one))}
+        for one in plan.finalists
+    ]
     judging = {"judging": images_in_words(plan.settings.judging), "images": images_of(plan)}
     return {"confirms": plan.search.name, "finalists": finalists, **judging, **trainings.as_document()}
 
@@ -272,5 +290,5 @@ def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str
         steps.append(f"No verdict: {verdict.reason}")
     if verdict.best_trial is not None and not left:
         export = f"{options.command_for('export', before)} --trial {verdict.best_trial}"
-        steps.append(f"export the most accurate with: {export}")
+        steps.append(f"export {'the most accurate' if verdict.cheapest is None else 'it'} with: {export}")
     return steps

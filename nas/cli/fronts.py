@@ -134,21 +134,32 @@ def _print_stock_models(study: "StoredStudy", records: "list[Record]", front: "l
     from nas.report.stock_models import ordered, remarks_on
     from nas.study.running_trials import with_progress
 
+    stock_models = with_progress(study, ordered(records))
     found, on_front = remarks_on(records, front, study.settings), {record.trial for record in front}
     rows = [
         {**record.as_row(columns_of(records)), "on_front": record.trial in on_front, "finding": found[record.trial]}
-        for record in with_progress(study, ordered(records))
+        for record in stock_models
     ]
     headings = {**_STOCK_COLUMNS}
     for name in ("latency_ms", "measured_ms"):
         if all(row[name] is None for row in rows):
             del headings[name]
+    verdict, problem = _verdict(study, records)
+    if shown == "json":
+        judged = _judged(stock_models, verdict)
+        rows = [{**row, **judged[row["trial"]]} for row in rows]
     title = f"Stock models of {study.name}: {', '.join(study.settings.objectives)}, {study.settings.budget.summary}"
     show.rows(rows, shown, title=title, columns=headings, narrow=_STOCK_NARROW if shown == "table" else None)
     if shown == "table":
         show.lines(nothing_learned(study, records))
         stock = stock_of(records)
-        show.lines([] if stock is None else search_findings(study, records, front, stock, None))
+        if verdict is not None:
+            judged_by = [*verdict.lines(), *_columns_and_verdict(study, front, verdict)]
+            show.lines([*judged_by, *_exporting(study, records, verdict)])
+        elif stock is not None:
+            show.lines([*problem, *search_findings(study, records, front, stock, None)])
+    elif problem:
+        show.lines(problem)
 
 
 def _beside_stocks(study: "StoredStudy", records: "list[Record]", front: "list[Record]") -> dict[int, dict[str, Any]]:
@@ -252,7 +263,8 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
     from nas.report.verdicts import UNITS
 
     if verdict is not None and (best := _best_trial(study, records, verdict)) is not None:
-        return [f"export the most accurate with: {command_for('export', study)} --trial {best}"]
+        which = "the most accurate" if verdict.cheapest is None else "it"
+        return [f"export {which} with: {command_for('export', study)} --trial {best}"]
     found = rewarded.best_of(records, study.settings)
     if found is None:
         most_accurate = "export the most accurate with"
@@ -272,7 +284,7 @@ def _best_trial(study: "StoredStudy", records: "Sequence[Record]", verdict: "Ver
     """Return the trial of this study with the largest gain that is claimed; None if there is none."""
     if not study.settings.confirms:  # the verdict numbers the trials of the search
         return verdict.best_trial
-    best = next((one.fingerprint for one in verdict.better), None)
+    best = verdict.best_fingerprint
     return next((one.trial for one in records if one.finished and one.fingerprint == best), None)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from nas.workflows.longer import Finalist
 
 ETA, ROUNDS = 3, 2
+_BESIDE_STOCK = ("map50_95_gain_before", "map50_95_gain", "of_stock")
+"""Columns of figures beside the stock model."""
 
 
 def train_longer(before: "Study", typed: options.Typed, *, eta: int, rounds: int, shown: Format) -> None:
@@ -40,8 +42,9 @@ def _train(before: "Study", after: "Study") -> None:
     from nas.words import with_unit
 
     few, many = _epochs(before, after)
-    stock = "stock models" if before.settings.members else "the stock model"
-    show.lines([f"confirm   the front of {before.name} and {stock}: {with_unit(many, 'epoch')} instead of {few}"])
+    stock = " and stock models" if before.settings.members else " and the stock model"
+    beside = "" if before.settings.stock_only else stock
+    show.lines([f"confirm   the front of {before.name}{beside}: {with_unit(many, 'epoch')} instead of {few}"])
     if after.remaining_trials(after.records()):
         train(after)
 
@@ -55,7 +58,11 @@ def _print_comparison(before: "Study", after: "Study", both: "Sequence[Finalist]
     rows = _rows(after, both)
     if shown == "table":
         title = f"{before.name} after {few} and {many} epochs: mAP50-95"
-        show.rows(rows, "table", title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
+        columns, narrow = _columns(few, many), ["gflops", "map50_95_gain_before"]
+        if before.settings.stock_only:  # each would stand beside itself
+            columns = {name: text for name, text in columns.items() if name not in _BESIDE_STOCK}
+            narrow.remove("map50_95_gain_before")
+        show.rows(rows, "table", title=title, columns=columns, narrow=narrow)
     trained = with_unit(many, "epoch")
     show.lines(
         f"{one.summary} has no score after {trained}: {one.ending}; {one.advice}" for one in unfinished(after.records())

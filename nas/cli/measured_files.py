@@ -76,7 +76,8 @@ def of_confirmation(study: "Study", files: "Wanted") -> None:
     """Measure the files of a confirmation's models, the stock model's first, and print a table for each."""
     from nas.workflows import artefacts
 
-    fingerprints = dict.fromkeys([study.space.stock.fingerprint, *(one.fingerprint for one in study.records())])
+    records = sorted(study.records(), key=lambda one: one.role != "stock")
+    fingerprints = dict.fromkeys(one.fingerprint for one in records)
     for fingerprint in fingerprints:
         record = artefacts.best_trained(study, fingerprint)
         if record is None:

@@ -5,12 +5,12 @@ is claimed here and nowhere else: scores by which a search selected an architect
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.image_variance import image_variances
-from nas.algorithms.paired_comparison import Comparison, compare_with_all, level_of_look
+from nas.algorithms.paired_comparison import Comparison, compare_with_all, level_of_look, rows_beside
 from nas.algorithms.pareto import main_cost
 from nas.defaults import MARGIN
 from nas.records.paired import PairedTrainings, failure
@@ -18,7 +18,7 @@ from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, st
 from nas.report.confirmations import is_from_scratch
 from nas.report.further_seeds import FurtherSeeds, further_seeds
 from nas.report.other_images import change_in_words
-from nas.report.verdict import CHOSEN_BY, JudgedFinalist, LeftOut, OwnStock, Verdict
+from nas.report.verdict import CHOSEN_BY, CheapestStock, JudgedFinalist, LeftOut, OwnStock, Verdict
 from nas.settings import Judging, Settings
 
 _IMAGES = {
@@ -43,7 +43,7 @@ def judge(
     look: int = 1,
     resampled: Mapping[int, FloatArray] | None = None,
 ) -> Verdict:
-    """Judge the finalists of a search.
+    """Judge the finalists of a search; of a study of stock models alone, each beside those that cost no more.
 
     Compared are the seeds with which the stock model and all finalists have finished. A finalist with a training that
     ended without a score is left out; a seed with which the stock model has none counts for no finalist. While
@@ -64,7 +64,8 @@ def judge(
         resampled: mAP50-95 on each resample of the images, by trial of the confirmation; where the settings name
             images that judge.
     """
-    confirmed = _confirmed(searched, fresh)
+    cost = main_cost(after.objectives)
+    confirmed = _stock_models(searched, fresh, cost) if before.stock_only else _confirmed(searched, fresh)
     paired = confirmed.paired
     finalists: list[JudgedFinalist] = []
     if not confirmed.reason:
@@ -84,8 +85,9 @@ def judge(
         margin=margin,
         stock_map50_95=confirmed.level,
         stock_map50_95_by_seed=confirmed.by_seed,
-        stocks=max(1, confirmed.stocks),
-        finalists=tuple(sorted(finalists, key=lambda one: -one.difference)),
+        stocks=len(paired.names) if before.stock_only else max(1, confirmed.stocks),
+        cheapest=confirmed.cheapest,
+        finalists=tuple(sorted(finalists, key=lambda one: -_rank(one))),
         left_out=confirmed.left_out,
         reason=confirmed.reason,
         images=images_in_words(after.judging),
@@ -102,7 +104,8 @@ class _Confirmed:
         models: first record of each architecture, by fingerprint.
         numbers: number of its trial in the search.
         scores: accuracy in the search, in points.
-        stocks: number of stock models, which are the first of the trainings.
+        stocks: number of stock models that are no finalists, which are the first of the trainings.
+        of_stocks: whether the finalists are stock models themselves, in the order of their costs.
         failed: finalists that are left out, with the reason.
         paired: trainings that are compared, those of the stock model first.
     """
@@ -111,13 +114,15 @@ class _Confirmed:
     numbers: Mapping[str, int]
     scores: Mapping[str, float]
     stocks: int
+    of_stocks: bool = False
     failed: Mapping[str, str]
     paired: PairedTrainings
 
     @property
     def best_stock(self) -> int:
         """Row of the stock model, of several that of the most accurate one; only with accuracies."""
-        return int(self.paired.accuracies[: self.stocks].mean(axis=1).argmax())
+        stocks = len(self.paired.names) if self.of_stocks else self.stocks
+        return int(self.paired.accuracies[:stocks].mean(axis=1).argmax())
 
     @property
     def level(self) -> float | None:
@@ -135,6 +140,19 @@ class _Confirmed:
         """Models that are compared."""
         return self.paired.names[self.stocks :]
 
+    @property
+    def cheapest(self) -> CheapestStock | None:
+        """The model that no other is compared with, where the finalists are stock models; None without a score."""
+        if not self.of_stocks or not self.finalists or not self.paired.repeats:
+            return None
+        name = self.paired.names[0]
+        return CheapestStock(
+            trial=self.numbers.get(name),
+            member=self.models[name].member,
+            fingerprint=name,
+            map50_95_by_seed=self.paired.by_seed(name),
+        )
+
     def cost_of(self, name: str, cost: str) -> float | None:
         """Return the mean cost of a model's trainings; None if it is not known."""
         found = [value for one in self.paired.trainings[name].values() if (value := getattr(one, cost)) is not None]
@@ -142,6 +160,8 @@ class _Confirmed:
 
     def rows_of(self, name: str, cost: str) -> list[int]:
         """Return the stock models that cost at most as much as a finalist; if there are none, that of its member."""
+        if self.of_stocks:
+            return list(range(self.paired.names.index(name)))
         its_cost = self.cost_of(name, cost)
         costs = [self.cost_of(stock, cost) for stock in self.paired.names[: self.stocks]]
         ceiling = -1.0 if its_cost is None else its_cost
@@ -158,7 +178,13 @@ class _Confirmed:
     def left_out(self) -> tuple[LeftOut, ...]:
         """Finalists that are not compared."""
         return tuple(
-            LeftOut(trial=self.numbers.get(name), fingerprint=name, summary=self.models[name].summary, reason=why)
+            LeftOut(
+                trial=self.numbers.get(name),
+                fingerprint=name,
+                summary=self.models[name].summary,
+                reason=why,
+                member=self.models[name].member if self.models[name].role == "stock" else "",
+            )
             for name, why in self.failed.items()
         )
 
@@ -195,6 +221,15 @@ def _confirmed(searched: Sequence[Record], fresh: Sequence[Record]) -> _Confirme
     )
 
 
+def _stock_models(searched: Sequence[Record], fresh: Sequence[Record], cost: str) -> _Confirmed:
+    """Return the stock models of a confirmation, the cheapest first, and their trainings."""
+    found = _confirmed(searched, fresh)
+    names = [name for name in found.models if name not in found.failed]
+    whole = replace(found, stocks=min(1, len(names)), of_stocks=True, paired=PairedTrainings.of(fresh, names))
+    by_cost = sorted(names, key=lambda name: (whole.cost_of(name, cost) or 0.0, name))
+    return replace(whole, paired=PairedTrainings.of(fresh, by_cost))
+
+
 def _compared(
     confirmed: _Confirmed,
     references: Sequence[Sequence[int]],
@@ -208,8 +243,8 @@ def _compared(
     paired, sampled = confirmed.paired, None
     if after.judging is not None:
         samples, images = paired.table(lambda record: 100 * resampled[record.trial]), after.judging.images
-        rows = range(confirmed.stocks, len(samples))
-        sampled = [image_variances(samples[[stock, *rows]], images) for stock in range(confirmed.stocks)]
+        beside = rows_beside(len(samples), references)
+        sampled = {row: image_variances(samples[[row, *rows]], images) for row, rows in beside.items()}
     return compare_with_all(paired.accuracies, references, margin=margin, sampled=sampled, level=level)
 
 
@@ -282,8 +317,14 @@ def _finalist(
         margin=margin,
         further=further,
         stock=confirmed.models[stock].member,
+        member=confirmed.models[name].member if confirmed.of_stocks else "",
         own=None if own is None else OwnStock.of(own, confirmed.models[name].member),
     )
+
+
+def _rank(one: JudgedFinalist) -> float:
+    """Return by what finalists are ordered: the difference; of stock models, each beside another, the accuracy."""
+    return fmean(one.map50_95_by_seed) if one.member else one.difference
 
 
 def images_in_words(judging: Judging | None) -> str:

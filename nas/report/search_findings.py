@@ -25,8 +25,8 @@ def search_findings(
         trust: how far the ranking can be believed; None if it is not known, or the study trains models again.
     """
     if study.settings.stock_only:
-        export = command("export", study.folder)
-        return stock_models.verdict_lines(records, front, study.settings, export=export)
+        commands = {name: command(name, study.folder) for name in ("export", "confirm")}
+        return stock_models.verdict_lines(records, front, study.settings, **commands)
     if study.settings.members:
         cost, confirm = main_cost(study.settings.objectives), judging_command(study)
         beside = stock_front.findings(front, stocks_of(records), cost, confirm=confirm)

@@ -62,7 +62,19 @@ def _beside(one: Record, stocks: Sequence[Record], cost: str, settings: Settings
     return f"{by.member} costs no more: {lead:+.3f}{noise}"
 
 
-def verdict_lines(records: Sequence[Record], front: Sequence[Record], settings: Settings, *, export: str) -> list[str]:
+def contenders(stocks: Sequence[Record], settings: Settings) -> list[Record]:
+    """Return the finished models that could be on the front: no other leads by more than noise and costs no more."""
+    cost, least = main_cost(settings.objectives), least_difference(settings.stock_noise)
+
+    def leads(other: Record, one: Record) -> bool:
+        return _value(other, cost) <= _value(one, cost) and _accuracy(other) - _accuracy(one) > least
+
+    return [one for one in stocks if not any(leads(other, one) for other in stocks)]
+
+
+def verdict_lines(
+    records: Sequence[Record], front: Sequence[Record], settings: Settings, *, export: str, confirm: str
+) -> list[str]:
     """Return which model to take, one sentence each; empty while none has finished.
 
     Args:
@@ -70,6 +82,7 @@ def verdict_lines(records: Sequence[Record], front: Sequence[Record], settings: 
         front: Pareto front, the most accurate first.
         settings: of the study.
         export: command that exports a trial, without its number.
+        confirm: command that judges the models by fresh seeds.
     """
     if not front:
         return []
@@ -91,6 +104,8 @@ def verdict_lines(records: Sequence[Record], front: Sequence[Record], settings: 
         f"scores are those of one training each: differences up to {least:.3f} count as noise, of trainings from "
         "scratch on other data; it was not measured here"
     )
+    if len(contenders(stocks_of(records), settings)) > 1:
+        lines.append(f"let fresh seeds judge them: {confirm}")
     return [*lines, f"export it with: {export} --trial {taken.trial}"]
 
 

@@ -54,11 +54,26 @@ class OwnStock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CheapestStock:
+    """The cheapest of the stock models that are judged: it is taken unless a costlier one is better.
+
+    Attributes:
+        trial: its number in the search; None if the search has no such trial.
+        map50_95_by_seed: its accuracy with each seed of the verdict, in their order, of 1.
+    """
+
+    trial: int | None
+    member: str
+    fingerprint: str
+    map50_95_by_seed: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgedFinalist:
     """A finalist beside the stock model; accuracies are mAP50-95 in points.
 
     In a study of several members that is, of the stock models that cost no more, the one that it is least clearly
-    better than; if all cost more, that of its member.
+    better than; if all cost more, that of its member. A finalist that is a stock model itself is beside the others.
 
     Attributes:
         trial: its number in the search; None if the search has no such trial.
@@ -76,6 +91,7 @@ class JudgedFinalist:
         further: seeds that would tell more; None if it is told apart.
         stock: member of that stock model; empty where there is one.
         own: the finalist beside the stock model of its own member; None where there is one.
+        member: name of the finalist where it is a stock model itself; else empty.
     """
 
     trial: int | None
@@ -98,27 +114,26 @@ class JudgedFinalist:
     further: FurtherSeeds | None
     stock: str = ""
     own: OwnStock | None = None
+    member: str = ""
 
     @property
     def sentence(self) -> str:
         """Finding in one line."""
-        name = _named(self.trial, self.summary)
-        if self.own is None:
+        name = _named(self.trial, self.summary, self.member)
+        if not self.stock:
             return f"{name}: {self._finding}"
         if self.finding is Finding.BETTER:
             return f"{name}: no stock model of these is as accurate at its cost: beside {self.stock} {self._finding}"
-        is_own = self.own.member == self.stock
-        return f"{name}: beside {self.stock} {self._finding}{'' if is_own else f'; {self.own.sentence}'}"
+        own = "" if self.own is None or self.own.member == self.stock else f"; {self.own.sentence}"
+        return f"{name}: beside {self.stock} {self._finding}{own}"
 
     def as_document(self) -> dict[str, Any]:
         """Return the values for JSON, with the finding in words; those on several stock models where there are some."""
         by_seed = list(self.map50_95_by_seed)
         values = {**asdict(self), "finding": str(self.finding), "map50_95_by_seed": by_seed, "sentence": self.sentence}
-        if self.own is None:
-            del values["stock"], values["own"]
-        else:
+        if self.own is not None:
             values["own"] |= {"finding": str(self.own.finding)}
-        return values
+        return {name: value for name, value in values.items() if value or name not in {"stock", "own", "member"}}
 
     @property
     def _finding(self) -> str:
@@ -150,17 +165,23 @@ class JudgedFinalist:
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A finalist that is not compared, with the reason."""
+    """A finalist that is not compared, with the reason; `member` is the name of a stock model among several."""
 
     trial: int | None
     fingerprint: str
     summary: str
     reason: str
+    member: str = ""
 
     @property
     def sentence(self) -> str:
         """Reason in one line."""
-        return f"{_named(self.trial, self.summary)}: left out, {self.reason}"
+        return f"{_named(self.trial, self.summary, self.member)}: left out, {self.reason}"
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the values for JSON, with the reason in words."""
+        values = {name: value for name, value in asdict(self).items() if value or name != "member"}
+        return {**values, "sentence": self.sentence}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +209,7 @@ class Verdict(InWords):
         images: which images the accuracies were measured on.
         judged: whether these are images that no search has read.
         stocks: number of stock models; with several, a gain is one over all of them that cost no more.
+        cheapest: of a study of stock models alone, the one that no other is compared with; None of other studies.
         counts_images: whether intervals and tests count the sampling of these images, beside that of seeds.
     """
 
@@ -208,6 +230,7 @@ class Verdict(InWords):
     judged: bool = False
     counts_images: bool = False
     stocks: int = 1
+    cheapest: CheapestStock | None = None
     confirmation: str = ""
     others: tuple[str, ...] = ()
     from_scratch: bool = False
@@ -225,8 +248,21 @@ class Verdict(InWords):
 
     @property
     def best_trial(self) -> int | None:
-        """Trial of the search with the largest gain that is claimed; None if there is none."""
-        return next((one.trial for one in self.better if one.trial is not None), None)
+        """Trial of the search with the largest gain that is claimed; None if there is none.
+
+        Of stock models the one to take: the most accurate that is better than all cheaper ones, else the cheapest.
+        """
+        return self._best.trial if self._best is not None else None
+
+    @property
+    def best_fingerprint(self) -> str | None:
+        """Fingerprint of that model."""
+        return self._best.fingerprint if self._best is not None else None
+
+    @property
+    def _best(self) -> JudgedFinalist | CheapestStock | None:
+        found = next((one for one in self.better if one.trial is not None), None)
+        return self.cheapest if found is None and self.is_final else found
 
     @property
     def shrinkage(self) -> tuple[float, float] | None:
@@ -254,7 +290,19 @@ class Verdict(InWords):
         trained = trained_in_words(len(self.seeds), self.planned, self.epochs)
         beside = "the stock models that cost no more" if self.stocks > 1 else "the stock model"
         heading = f"Verdict on {self.study}, beside {beside}: {trained}"
-        return [heading, *(one.sentence for one in self.finalists), *out, *self._remarks()]
+        return [heading, *(one.sentence for one in self.finalists), *out, *self._taken(), *self._remarks()]
+
+    def _taken(self) -> list[str]:
+        """Return which of several stock models to take; empty of other studies, and while trainings run."""
+        if self.cheapest is None or not self.is_final:
+            return []
+        cheapest = f"{self.cheapest.member}, the cheapest, has mAP50-95 {fmean(self.cheapest.map50_95_by_seed):.3f}"
+        if not self.better:
+            return [f"take {self.cheapest.member}: none that costs more is better than all cheaper ones; {cheapest}"]
+        accurate, *others = self.better
+        front = ", ".join([one.member for one in others] + [self.cheapest.member])
+        figure = f"mAP50-95 {fmean(accurate.map50_95_by_seed):.3f}"
+        return [f"take {accurate.member} ({figure}), or at less cost {front}; {cheapest}"]
 
     def _remarks(self) -> list[str]:
         remarks = []
@@ -263,8 +311,9 @@ class Verdict(InWords):
             how = f" ({', '.join(self.changes)})" if self.changes else ""
             several = sum(one.search_difference is not None for one in self.finalists) > 1
             were = "search scores of the finalists were" if several else "the finalist's search score was"
+            bar = "stock" if self.cheapest is None else "what they are put beside"
             on_average, fresh = (" on average", "fresh ones") if several else ("", "its fresh one")
-            remarks.append(f"{were} {before:+.1f} points over stock{on_average}, {fresh} {after:+.1f}{how}")
+            remarks.append(f"{were} {before:+.1f} points over {bar}{on_average}, {fresh} {after:+.1f}{how}")
         others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"
         over = "" if self.counts_images else ", with intervals over seeds alone"
         remarks.append(f"judged on {self.images}{over}{others}")
@@ -286,11 +335,13 @@ class Verdict(InWords):
     def as_document(self) -> dict[str, Any]:
         """Return the verdict as values for JSON, with its words."""
         judged = [one.as_document() for one in self.finalists]
-        left_out = [{**asdict(one), "sentence": one.sentence} for one in self.left_out]
+        left_out = [one.as_document() for one in self.left_out]
         before, after = self.shrinkage or (None, None)
         values = asdict(self)
         if self.stocks == 1:
             del values["stocks"]
+        if self.cheapest is None:
+            del values["cheapest"]
         return {
             **values,
             "seeds": list(self.seeds),
@@ -304,5 +355,7 @@ class Verdict(InWords):
         }
 
 
-def _named(trial: int | None, summary: str) -> str:
+def _named(trial: int | None, summary: str, member: str = "") -> str:
+    if member:
+        return member if trial is None else f"{member} (trial {trial})"
     return f"trial {trial}" if trial is not None else summary

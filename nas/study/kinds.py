@@ -6,7 +6,6 @@ from pathlib import Path
 from nas.study.ablations import ablated_trial
 from nas.study.confirmation import is_confirmation
 from nas.study.folders import runs_option
-from nas.study.one_member import require_one_member
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import measures_noise
 from search_spaces.errors import StudyError
@@ -36,7 +35,7 @@ def kind_of(file: StudyFile) -> Kind:
     return Kind.CALIBRATE if measures_noise(file) else Kind.LONGER
 
 
-def require_search(folder: Path, file: StudyFile, command: str, *, members: bool = False) -> None:
+def require_search(folder: Path, file: StudyFile, command: str, *, stock_only: bool = False) -> None:
     """Refuse a study that trains chosen models of a search again: it has no front that a search has found.
 
     Trainings of a front that are only longer are allowed.
@@ -45,14 +44,16 @@ def require_search(folder: Path, file: StudyFile, command: str, *, members: bool
         folder: of the study.
         file: of the study.
         command: that is refused, such as `confirm`.
-        members: whether the command can be given a search of several members.
+        stock_only: whether the command can be given a study of stock models alone.
 
     Raises:
-        StudyError: the study is a confirmation, an ablation or a calibration, has only stock models, or has several
-            members.
+        StudyError: the study is a confirmation, an ablation or a calibration, or has only stock models.
     """
-    if not members or file.settings.stock_only:
-        require_one_member(folder.name, file.settings, f"nas {command}")
+    if file.settings.stock_only and not stock_only:
+        raise StudyError(
+            f"{folder.name}: has stock models alone, and no candidate for nas {command} (nas search --space "
+            f"{','.join(file.settings.members)} proposes some)"
+        )
     name = _NAMES.get(kind_of(file))
     if name is not None:
         search = str(file.settings.confirms).removesuffix("-calibrate")

@@ -76,7 +76,7 @@ class AblationPlan(PairedPlan):
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds}")
-        require_search(search.folder, search.file, "ablate", members=True)
+        require_search(search.folder, search.file, "ablate")
         _require_ablatable(search, trial)
         require_same_data(search)
         ablated = search.ablated(trial)

@@ -14,6 +14,7 @@ from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.paired import LEAST_SEEDS
 from nas.records.record import Record, pareto_front_of, stocks_of
 from nas.report.confirmations import Confirmation
+from nas.report.stock_models import contenders, ordered
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, name_of, named_as_confirmations, number_of
 from nas.study.expected_front import expected_front
@@ -73,6 +74,10 @@ def confirm(
     return plan.begin(**changes)
 
 
+_LEAST_MODELS = 2
+"""Fewest stock models that can be compared with each other."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConfirmationPlan(PairedPlan):
     """Trainings of a confirmation; nothing is written yet.
@@ -85,12 +90,14 @@ class ConfirmationPlan(PairedPlan):
 
     @property
     def finalists(self) -> tuple[Architecture, ...]:
-        """Models that are judged."""
+        """Models that are judged; of a study of stock models alone all of them, each by the cheaper ones."""
+        if self.search.settings.stock_only:
+            return self.models
         return tuple(model for model in self.models if not model.is_stock)
 
     @property
     def stocks(self) -> int:
-        """Number of stock models with which they are compared."""
+        """Number of other models, stock ones, with which they are compared."""
         return len(self.models) - len(self.finalists)
 
     @property
@@ -118,7 +125,7 @@ class ConfirmationPlan(PairedPlan):
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds} (5 are usual)")
-        require_search(before.folder, before.file, "confirm", members=True)
+        require_search(before.folder, before.file, "confirm", stock_only=True)
         require_same_data(before)
         existing = [Study.open(folder) for folder in named_as_confirmations(before.folder)]
         images = ChosenImages.asked_for(before, fraction=fraction, progress=progress)
@@ -130,14 +137,11 @@ class ConfirmationPlan(PairedPlan):
         if not seeds_before:
             require_learned(before, epochs=epochs, images=images, advice=command("confirm", before.folder))
         finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
-        before_these = _architectures(earlier, enqueued)
-        stocks = stocks_beside(before, finalists)
-        models = {one.fingerprint: one for one in (*stocks, *before_these, *finalists)}
-        if all(model.is_stock for model in models.values()):
-            raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
+        models = with_stocks(before, finalists, earlier=_architectures(earlier, enqueued))
         number = max(seeds or 0, seeds_before) or SEEDS
         settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch, images=images)
-        settings = settings.model_copy(update={"judging": _judging(before, earlier)})
+        # A confirmation of stock models has several seeds of each, and a front of their means like any other.
+        settings = settings.model_copy(update={"judging": _judging(before, earlier), "stock_only": False})
         if earlier is not None:
             require_same_trainings(earlier, settings, f"confirm {before.name}")
         lost = set() if earlier is None else without_result(earlier)
@@ -147,14 +151,40 @@ class ConfirmationPlan(PairedPlan):
             earlier=earlier,
             beside=tuple(one for one in existing if one is not earlier),
             settings=settings,
-            models=tuple(models.values()),
+            models=models,
             seeds=number,
-            looks=looks(earlier, enqueued, number, models=models.values()),
+            looks=looks(earlier, enqueued, number, models=models),
             done=number_done([record for record in enqueued if record.trial not in lost]),
         )
 
 
-def stocks_beside(before: Study, finalists: Sequence[Architecture]) -> list[Architecture]:
+def with_stocks(
+    before: Study, finalists: Sequence[Architecture], *, earlier: Sequence[Architecture] = ()
+) -> tuple[Architecture, ...]:
+    """Return the models of a confirmation: the stock models with which finalists are compared, then the finalists.
+
+    Finalists that are stock models, of a study of these alone, are compared with each other.
+
+    Args:
+        earlier: models that are trained already.
+
+    Raises:
+        StudyError: there is nothing to compare.
+    """
+    of_stocks = before.settings.stock_only
+    stocks = [] if of_stocks else _stocks_beside(before, finalists)
+    models = {one.fingerprint: one for one in (*stocks, *earlier, *finalists)}
+    if of_stocks and len(models) < _LEAST_MODELS:
+        raise StudyError(
+            f"{before.name}: nothing to confirm, one model leads all others by more than noise and costs no more, or "
+            f"no other has a score ({command('confirm', before.folder)} --top 2 compares the two most accurate anyway)"
+        )
+    if not of_stocks and all(model.is_stock for model in models.values()):
+        raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
+    return tuple(models.values())
+
+
+def _stocks_beside(before: Study, finalists: Sequence[Architecture]) -> list[Architecture]:
     """Return the stock models with which finalists are compared: that of the space, or several of a joined one.
 
     Of several, those of the finalists' members, and those that no cheaper one is as accurate as in the search.
@@ -171,8 +201,12 @@ def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
     """Return the members of the front that are confirmed, without the stock model, most accurate first.
 
     The front is that of expected scores, from which part of the luck is gone, if there is one beside the stock model.
+    Of stock models alone those that could be on the front, or with `top` the most accurate of all.
     """
     records, stocks = before.records(), {stock.fingerprint for stock in before.space.stocks}
+    if before.settings.stock_only:
+        every = [one for one in ordered(records) if one.finished and one.within]
+        return contenders(every, before.settings)[:MOST_FINALISTS] if top is None else every[:top]
     expected = [one for one in expected_front(before, records) if one.fingerprint not in stocks]
     front = expected or [one for one in before.front(records) if one.fingerprint not in stocks]
     ranked = sorted(front, key=lambda one: -(one.map50_95 or 0.0) if one.expected is None else -one.expected)

@@ -1,7 +1,7 @@
 """Train the members of a Pareto front longer, and compare their order with that of the short trainings.
 
 The budget grows for the front alone, and only while that changes its order: its members and the stock model (of several
-spaces those of `stocks_beside`) are trained three times as long, in another study; if one has overtaken another, the
+spaces those of `with_stocks`) are trained three times as long, in another study; if one has overtaken another, the
 front of that study is trained longer once more. Each training starts from the beginning, with another seed, since a
 budget's learning rate decays to its end.
 
@@ -18,9 +18,8 @@ from nas.records.record import Record, mean_over_seeds
 from nas.study.kinds import require_search
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
-from nas.workflows.confirm import stocks_beside
+from nas.workflows.confirm import with_stocks
 from nas.workflows.derived import derived_study
-from search_spaces.errors import StudyError
 
 _DEGREES = 4
 """Degrees of freedom from which a deviation is used; its relative error is then a third."""
@@ -46,16 +45,13 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
 
     Raises:
         DataError: the data set cannot be trained on any more.
-        StudyError: the front is the stock model alone, or empty; the data set has changed; a study of that name exists
-            with other settings.
+        StudyError: the front is the stock model alone, or empty, or in a study of stock models one model; the data set
+            has changed; a study of that name exists with other settings.
         SpecError: more workers than cores.
     """
-    require_search(before.folder, before.file, "confirm", members=True)
+    require_search(before.folder, before.file, "confirm", stock_only=True)
     front = [before.architecture(record) for record in before.front()]
-    stocks = stocks_beside(before, [one for one in front if not one.is_stock])
-    models = {architecture.fingerprint: architecture for architecture in (*stocks, *front)}
-    if all(architecture.is_stock for architecture in models.values()):
-        raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
+    models = with_stocks(before, front)
     require_same_data(before)
     budget = before.settings.budget
     grown = budget.model_copy(update={"epochs": budget.epochs * eta, "seed": budget.seed + 1, "rungs": ()})
@@ -63,8 +59,8 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
     settings = before.settings.model_copy(update=changed)
     study = derived_study(before, f"{before.name}-x{eta}", settings, trials=len(models), changes=changes)
     enqueued = {record.fingerprint for record in study.records()}
-    for fingerprint, architecture in models.items():
-        if fingerprint not in enqueued:  # includes members that are new since the study was created
+    for architecture in models:
+        if architecture.fingerprint not in enqueued:  # includes members that are new since the study was created
             study.enqueue(architecture, role="stock" if architecture.is_stock else "start")
     return study
 

@@ -53,6 +53,14 @@ def test_candidate_is_better_only_if_it_is_better_than_all_of_its_references() -
     assert (row, found.finding) == (0, Finding.BETTER)
 
 
+def test_candidates_are_references_of_others() -> None:
+    values = study(0.2, -0.1, 0.4)
+    found = compare_with_all(values, [[0], [0, 1], [2]], margin=MARGIN)
+    beside_first, beside_third = compare(values, margin=MARGIN), compare(values[[2, 1, 3]], margin=MARGIN)
+    assert (found[0][1].low, found[0][1].high) == (beside_first[0].low, beside_first[0].high)
+    assert (found[2][0], found[2][1].low, found[2][1].high) == (2, beside_third[1].low, beside_third[1].high)
+
+
 def test_chosen_reference_counts_as_often_as_there_were_others() -> None:
     values = np.vstack([study(0.0), study(-0.1, seed=1)[1:]])
     ((row, found),) = compare_with_all(values, [[0, 1]], margin=MARGIN)

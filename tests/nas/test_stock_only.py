@@ -27,14 +27,17 @@ from nas.study.score_cache import ScoreCache
 from nas.study.scoring import Scoring
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
-from nas.workflows import findings
+from nas.workflows import confirm as confirming
+from nas.workflows import findings, running
+from nas.workflows.ablate import AblationPlan
 from nas.workflows.refinement import resolve_space, stock_models
 from nas.workflows.request import Request
 from nas.workflows.search_options import SMALLEST
 from search_spaces import Architecture, joined_file
-from search_spaces.errors import SpecError
+from search_spaces.errors import SpecError, StudyError
 from search_spaces.yaml_text import parse_yaml
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
+from trials.data import datasets
 
 EPOCHS = 9
 ACCURACIES = {"yolov5n": 0.86, "yolov9t": 0.90, "yolov8n": 0.10}
@@ -160,6 +163,7 @@ def test_verdict_says_which_to_take_and_what_was_dropped(make: Make, run: Run) -
         "v8n was stopped after 3 of 9 epochs: after 3 epochs v9t leads by 0.267 mAP50-95 and costs no more",
         "21 epochs were trained, of 27 that all models in full would take",
         f"scores are those of one training each: {NOISE}",
+        f"let fresh seeds judge them: nas confirm {STUDY} --runs {study.folder.parent}",
         f"export it with: nas export {STUDY} --runs {study.folder.parent} --trial 0",
     ]
     assert findings.findings_of(study).lines == tuple(lines_of(study))
@@ -243,6 +247,53 @@ def test_searches_start_from_the_trained_weights(make: Make, run: Run, monkeypat
     monkeypatch.setattr(Scoring, "_key", lambda *_: "key")
     run(Study.open(study.folder))
     assert written == [True, True, True]
+
+
+class TestFreshSeeds:
+    @pytest.fixture
+    def searched(self, make: Make, run: Run, monkeypatch: pytest.MonkeyPatch) -> Study:
+        monkeypatch.setattr(running, "supervise", lambda study, **_: run(study))
+        monkeypatch.setattr(confirming, "_judging", lambda *_: None)
+        study = make(data_fingerprint=datasets.load("digits").fingerprint)
+        run(study)
+        return study
+
+    def nas(self, searched: Study, *arguments: str) -> str:
+        return CliRunner().invoke(app, [*arguments, "--runs", str(searched.folder.parent)]).output
+
+    def test_models_that_are_not_told_apart_from_the_front_are_judged(self, searched: Study) -> None:
+        where = ["confirm", STUDY, "--runs", str(searched.folder.parent)]
+        plan = json.loads(CliRunner().invoke(app, [*where, "--dry-run", "--format", "json"]).stdout)
+        assert [one["member"] for one in plan["finalists"]] == ["v9t", "v5n"]
+        printed = self.nas(searched, "confirm", STUDY, "--seeds", "2")
+        assert f"confirm   2 stock models of {STUDY}: 2 fresh seeds (1000 to 1001), 9 epochs" in printed
+        assert "v9t (trial 1): no stock model of these is as accurate at its cost: beside v5n better" in printed
+        assert "take v9t (mAP50-95 0.900), or at less cost v5n" in printed
+        after = Study.open(searched.folder.with_name(f"{STUDY}-confirm"))
+        assert [(one.member, one.repeat) for one in after.records()] == [("v9t", 0), ("v5n", 0), ("v9t", 1), ("v5n", 1)]
+        assert not after.settings.stock_only
+        for study in (STUDY, after.name):
+            printed = self.nas(searched, "pareto", study)
+            assert "take v9t (mAP50-95 0.900)" in printed
+            assert "export it with: nas export" in printed
+        (row, *_) = json.loads(self.nas(searched, "pareto", STUDY, "--format", "json"))
+        assert (row["member"], row["verdict"]["finding"]) == ("v9t", "better")
+        assert "taken by the verdict" in page(searched)
+
+    def test_all_are_compared_where_they_are_asked_for(self, searched: Study) -> None:
+        assert len(confirming.ConfirmationPlan.of(searched, top=2).models) == 2
+        with pytest.raises(StudyError, match="nothing to confirm, one model leads all others"):
+            confirming.ConfirmationPlan.of(searched, top=1)
+
+    def test_longer_trainings_show_whether_the_order_stays(self, searched: Study) -> None:
+        printed = self.nas(searched, "confirm", STUDY, "--longer")
+        assert f"the front of {STUDY}: 27 epochs instead of 9" in printed
+        assert "The order stays within noise" in printed
+        assert "over stock" not in printed
+
+    def test_stock_models_are_not_ablated(self, searched: Study) -> None:
+        with pytest.raises(StudyError, match="has stock models alone, and no candidate for nas ablate"):
+            AblationPlan.of(searched, trial=0)
 
 
 class TestRequest:

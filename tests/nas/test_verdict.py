@@ -1,6 +1,7 @@
 """Verdict on finalists by fresh seeds: a pure function of records."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from nas.records.record import Record
 from nas.report.further_seeds import further_seeds
 from nas.report.judging import judge
 from nas.report.verdict import Verdict
-from nas.settings import Settings
+from nas.settings import Judging, Settings
 from trials import Budget
 
 STOCK, STEPS = "stock", (-0.1, 0.1, 0.0, 0.05, -0.05)
@@ -157,6 +158,82 @@ class TestFindings:
             ]
             claims += bool(verdict_of(settings, *rows).better)
         assert claims <= 0.05 * studies
+
+
+class TestStockModels:
+    """Models of a study of stock models alone, each beside those that cost no more."""
+
+    @staticmethod
+    def verdict(settings: Settings, **points: tuple[float, float]) -> Verdict:
+        """Judge models by their accuracy and cost."""
+        before = settings.model_copy(update={"stock_only": True, "members": tuple(points)})
+        fresh, searched = list[Record](), list[Record]()
+        for trial, (name, (accuracy, gflops)) in enumerate(points.items()):
+            further: dict[str, Any] = {"gflops": gflops, "member": name, "role": "stock"}
+            fresh += trainings(name, accuracy, **further)
+            searched.append(record(name, accuracy + 1, trial=trial, **further))
+        return judge(searched, fresh, before=before, after=settings, study="mine")
+
+    def test_the_most_accurate_that_is_better_than_all_cheaper_ones_is_taken(self, settings: Settings) -> None:
+        verdict = self.verdict(settings, v8n=(50.0, 8.0), v9t=(52.0, 7.0), v5n=(48.0, 6.0))
+        assert verdict.lines() == [
+            "Verdict on mine, beside the stock models that cost no more: 5 fresh seeds, 20 epochs, 95 % intervals",
+            (
+                "v9t (trial 1): no stock model of these is as accurate at its cost: beside v5n better by 4.0 points "
+                "(3.9 to 4.1), with 16.7 % more GFLOPs"
+            ),
+            "v8n (trial 0): beside v9t worse by 2.0 points (1.8 to 2.2), with 14.3 % more GFLOPs",
+            "take v9t (mAP50-95 0.520), or at less cost v5n; v5n, the cheapest, has mAP50-95 0.480",
+            "search scores of the finalists were +1.0 points over what they are put beside on average, fresh ones +1.0",
+            UNSEEN,
+        ]
+        assert verdict.best_trial == 1
+        document = verdict.as_document()
+        assert document["cheapest"]["member"] == "v5n"
+        assert [(one["member"], one["stock"]) for one in document["finalists"]] == [("v9t", "v5n"), ("v8n", "v9t")]
+
+    def test_the_cheapest_is_taken_where_none_is_better(self, settings: Settings) -> None:
+        verdict = self.verdict(settings, v9t=(50.0, 7.0), v5n=(50.0, 6.0))
+        assert verdict.lines()[2] == (
+            "take v5n: none that costs more is better than all cheaper ones; v5n, the cheapest, has mAP50-95 0.500"
+        )
+        assert (verdict.best_trial, verdict.best_fingerprint) == (1, "v5n")
+
+    def test_model_that_fails_is_left_out(self, settings: Settings) -> None:
+        before = settings.model_copy(update={"stock_only": True, "members": ("v9t", "v5n", "v8n")})
+        fresh = [
+            *(one for name in ("v9t", "v5n") for one in trainings(name, 50.0, member=name, role="stock")),
+            record("v8n", 0.0, member="v8n", role="stock", ending="diverged", map50_95=None),
+        ]
+        verdict = judge([], fresh, before=before, after=settings, study="mine")
+        assert [one.member for one in verdict.finalists] == ["v9t"]
+        (left_out,) = verdict.left_out
+        assert left_out.sentence == "v8n: left out, diverged with 1 of 1 seeds"
+        assert left_out.as_document()["member"] == "v8n"
+
+    def test_sample_of_images_counts(self, settings: Settings) -> None:
+        before = settings.model_copy(update={"stock_only": True, "members": ("a", "b", "c")})
+        after = settings.model_copy(update={"judging": Judging(source="test", images=50, fingerprint="1")})
+        fresh = [
+            one
+            for n, name in enumerate("abc")
+            for one in trainings(name, 50.0 + n, gflops=6.0 + n, member=name, role="stock")
+        ]
+        fresh = [replace(one, trial=trial) for trial, one in enumerate(fresh)]
+        rng = np.random.default_rng(0)
+        of_images = {name: 0.01 * rng.standard_normal(100) for name in "abc"}  # the same for all seeds
+        resampled = {one.trial: (one.map50_95 or 0.0) + of_images[one.member] for one in fresh}
+        verdict = judge([], fresh, before=before, after=after, study="mine", resampled=resampled)
+        assert [one.stock for one in verdict.finalists] == ["b", "a"]
+        assert all(one.image_error is not None and one.image_error > 0 for one in verdict.finalists)
+
+    def test_nothing_is_taken_while_trainings_run(self, settings: Settings) -> None:
+        before = settings.model_copy(update={"stock_only": True, "members": ("v9t", "v5n")})
+        fresh = [one for name in ("v9t", "v5n") for one in trainings(name, 50.0, member=name, role="stock")]
+        fresh.append(record("v9t", 0.0, 5, state="running", ending=None, map50_95=None, member="v9t", role="stock"))
+        verdict = judge([], fresh, before=before, after=settings, study="mine")
+        assert not any(line.startswith("take") for line in verdict.lines())
+        assert verdict.best_trial is None
 
 
 class TestLooks:

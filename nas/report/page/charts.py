@@ -43,9 +43,12 @@ def add_confirmed(
     """
     cost, accuracy = axes
     costs = {one.fingerprint: getattr(one, cost) for one in records if one.finished}
-    base = verdict.stock_map50_95
+    base, reference, named = verdict.stock_map50_95, stock_of(records), "stock model"
+    if (cheapest := verdict.cheapest) is not None:  # the finalists are stock models, too
+        base, named = fmean(cheapest.map50_95_by_seed), cheapest.member
+        reference = next((one for one in records if one.fingerprint == cheapest.fingerprint and one.finished), None)
     judged = [one for one in verdict.finalists if costs.get(one.fingerprint) is not None]
-    stock = getattr(stock_of(records), cost, None)
+    stock = getattr(reference, cost, None)
     if accuracy != "map50_95" or base is None or stock is None or not judged:
         return
     about = f"{len(verdict.seeds)} fresh seeds, on {html(verdict.images)}"
@@ -70,18 +73,19 @@ def add_confirmed(
                 "color": "#8b95a5",  # legible on white and in the dark
             },
             hovertext=[
-                *(_hover_judged(one, base, about) for one in judged),
-                f"<b>stock model</b><br>mAP50-95 {base:.4f}<br>{about}",
+                *(_hover_judged(one, about) for one in judged),
+                f"<b>{html(named)}</b><br>mAP50-95 {base:.4f}<br>{about}",
             ],
             hoverinfo="text",
         )
     )
 
 
-def _hover_judged(one: JudgedFinalist, base: float, about: str) -> str:
-    interval = f"{one.difference:+.1f} points over stock ({one.low:+.1f} to {one.high:+.1f}), {one.finding}"
+def _hover_judged(one: JudgedFinalist, about: str) -> str:
+    beside = html(one.stock) or "stock"
+    interval = f"{one.difference:+.1f} points over {beside} ({one.low:+.1f} to {one.high:+.1f}), {one.finding}"
     name = html(one.summary) if one.trial is None else f"trial {one.trial}"
-    return f"<b>{name}</b><br>mAP50-95 {base + one.difference / 100:.4f}<br>{interval}<br>{about}"
+    return f"<b>{name}</b><br>mAP50-95 {fmean(one.map50_95_by_seed):.4f}<br>{interval}<br>{about}"
 
 
 def fronts_chart(comparison: Comparison) -> graph_objects.Figure:

@@ -188,9 +188,8 @@ def _commands(study: Reported, verdict: Verdict | None) -> dict[str, str]:
     confirms = study.settings.confirms
     search = study.folder if confirms is None else study.folder.with_name(confirms)
     found = {}
-    if not study.settings.stock_only:
-        seeds, more = ("fresh", "") if verdict is None else ("more", f" --seeds {2 * verdict.planned}")
-        found[f"Judge the front with {seeds} seeds"] = f"{command('confirm', search)}{more}"
+    seeds, more = ("fresh", "") if verdict is None else ("more", f" --seeds {2 * verdict.planned}")
+    found[f"Judge the front with {seeds} seeds"] = f"{command('confirm', search)}{more}"
     if not study.settings.members:  # not yet possible with several
         found["Ask how far the ranking can be believed"] = command("trust", search)
     if confirms is None and not study.settings.stock_only:

@@ -28,7 +28,8 @@ def members(
         return []
     supported = verdict.best_trial if verdict is not None and study.settings.confirms is None else None
     if supported is not None:
-        reasons[supported] = ["better than stock by the verdict"]
+        is_stock = verdict is not None and verdict.cheapest is not None
+        reasons[supported] = ["taken by the verdict" if is_stock else "better than stock by the verdict"]
     for best, reason in _BEST.items():
         found = choose(list(records), study.settings.objectives, study=study.name, trial=None, best=best)
         reasons.setdefault(found.trial, []).append(reason)
