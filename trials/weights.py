@@ -130,27 +130,52 @@ def require_harmless(path: Path) -> None:
     if stored is None:
         _read_restricted(path)
         return
-    files = [source.file_name for source in stored.sources if not user_modules.is_trusted(source)]
+    try:
+        _require_named(stored.sources)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def _require_named(sources: Sequence[Source]) -> None:
+    files = [source.file_name for source in sources if not user_modules.is_trusted(source)]
     if files:
         raise DataError(
-            f"{path}: its model has operators of {', '.join(files)}, whose code is not run from a weights file "
+            f"its model has operators of {', '.join(files)}, whose code is not run from a weights file "
             "(name that file: --modules FILE.py)"
         )
 
 
 def _read_restricted(path: Path) -> Mapping[str, Any]:
-    """Load an Ultralytics checkpoint that has no classes but Ultralytics' and our layers.
+    """Load an Ultralytics checkpoint that has no classes but Ultralytics', our layers, and those of files of the user.
 
     Raises:
-        DataError: it has other classes, or is no checkpoint.
+        DataError: it has other classes, or operators of a file that the user has not named, or is no checkpoint.
     """
     _allow_our_layers(path)
+    torch.serialization.add_safe_globals([_IN_PLACE_OF_BLANK])
     try:
         checkpoint, _ = tasks.torch_safe_load(path.absolute(), safe_only=True)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except Exception as error:
         raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {_explain_refusal(path)}") from error
     return checkpoint
 
+
+def _blank_of_named(path: str, text: str, qualified_name: str) -> nn.Module:
+    """Return an empty object of a user's class, as unrestricted loading does, if the user has named that text.
+
+    Raises:
+        DataError: the user has not.
+    """
+    _require_named([Source(path=Path(path), text=text)])
+    blank = user_modules._blank(path, text, qualified_name)  # noqa: SLF001 - its place is written in checkpoints
+    torch.serialization.add_safe_globals([type(blank)])
+    return blank
+
+
+_IN_PLACE_OF_BLANK = (_blank_of_named, f"{user_modules.__name__}._blank")
+"""What restricted loading calls where a checkpoint names the function that runs a text."""
 
 HEADS = (*model_checks.DETECTION_HEADS, "DualDetect")
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from nas.study.full_trainings import FullTraining, full_trainings, next_folder, unfinished
 from nas.study.links import require_writable_within
+from nas.study.shared_definition import MODULES
 from nas.study.study import Study
 from nas.workflows import yolo_command
 from search_spaces.errors import SpecError
+from search_spaces.operators import modules as user_modules
 from trials.training.full_training import restore_checkpoints
 
 _CHOSEN_HERE = ("model", "resume", "project", "name", "exist_ok", "task", "mode")
@@ -42,13 +44,16 @@ def resume(study: Study, words: Sequence[str], *, trial: int | None) -> FullTrai
         trial: whose training; None for that of any trial.
 
     Raises:
-        SpecError: there is none; an argument that is chosen here.
+        SpecError: there is none; an argument that is chosen here; the study's copy of an operator file cannot be read.
         StudyError: a link leads out of the study's folder.
     """
     _require_free(words)
     found = unfinished(study.folder, trial, name=study.name)
     require_writable_within(study.folder, found.folder)
     restore_checkpoints(found.folder / "weights")
+    user_modules.load_all(
+        map(str, sorted((study.folder / MODULES).glob("*"))), None
+    )  # the checkpoint names their classes
     yolo_command.run(["train", f"model={found.last}", "resume=True", *words])
     return _finished(study.folder, found.folder)
 

@@ -11,6 +11,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from nas.study.full_trainings import full_trainings, next_folder, unfinished
 from nas.workflows import full_training, yolo_command
 from search_spaces.errors import SpecError
+from search_spaces.operators import modules
 from trials.training.full_training import FullTrainer, restore_checkpoints
 
 HEADER = "epoch,time,metrics/mAP50-95(B)\n"
@@ -94,6 +95,16 @@ def test_resuming_goes_on_from_the_last_whole_checkpoint(
     full_training.resume(study, ["device=1"], trial=None)
     assert commands == [["train", f"model={weights / 'last.pt'}", "resume=True", "device=1"]]
     assert (weights / "last.pt").read_text() == "whole"
+
+
+@pytest.mark.usefixtures("commands", "no_module_is_trusted")
+def test_resuming_loads_the_operators_of_the_study(study: Any, tmp_path: Path) -> None:
+    (tmp_path / "modules").mkdir()
+    text = "from torch import nn\n\nclass InThisStudy(nn.Identity):\n    pass\n"
+    (tmp_path / "modules" / "user.py").write_text(text, encoding="utf-8")
+    begin(tmp_path / "full/trial-0004", 0.1)
+    assert full_training.resume(study, [], trial=None).is_finished
+    assert modules.is_trusted(modules.read(tmp_path / "modules" / "user.py"))
 
 
 def test_what_nas_train_chooses_cannot_be_given(study: Any, commands: list[Sequence[str]]) -> None:

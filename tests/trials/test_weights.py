@@ -44,6 +44,16 @@ def with_user_operator(tmp_path: Path, space_of: Callable[[str], SearchSpace], o
     return space_of("v5").of({2: Choice.of("Twice", {"kernel": 3})})
 
 
+class OfFile:
+    """Object that is pickled as one of a class of a user's file."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return modules._blank, ("/home/someone/theirs.py", self.text, "Theirs")
+
+
 class EarlyModel:
     """Pickle of a model in the files of early versions."""
 
@@ -288,6 +298,21 @@ class TestRead:
         with pytest.raises(DataError, match=r"evil\.pt: not a checkpoint that Ultralytics loads"):
             weights.read(tmp_path / "evil.pt")
         assert not evil.path.exists()
+
+    def test_checkpoint_of_a_training_with_an_operator_of_the_user_is_read(
+        self, with_user_operator: Architecture, tmp_path: Path
+    ) -> None:
+        model = shuffled(with_user_operator)
+        torch.save({"model": None, "ema": model, "epoch": 3, "train_args": {}}, tmp_path / "last.pt")
+        theirs, ours = weights.read(tmp_path / "last.pt").state_dict(), model.state_dict()
+        assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+    @pytest.mark.usefixtures("no_module_is_trusted")
+    def test_operator_of_a_file_that_is_not_named_is_not_run_from_a_checkpoint(self, tmp_path: Path) -> None:
+        torch.save({"model": OfFile(f"open({str(tmp_path / 'was_here')!r}, 'w')")}, tmp_path / "last.pt")
+        with pytest.raises(DataError, match=r"last\.pt: its model has operators of theirs\.py, .*--modules FILE\.py"):
+            weights.read(tmp_path / "last.pt")
+        assert not (tmp_path / "was_here").exists()
 
     def test_loading_weights_leaves_shared_activations_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
         weights.keep(build.model(stock.document(CLASSES), CLASSES), {}, tmp_path / "weights.pt")
