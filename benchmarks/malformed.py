@@ -34,6 +34,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
+import matplotlib as mpl
+
 from benchmarks import malformed_cases as cases
 from benchmarks.malformed_commands import KINDS
 from benchmarks.malformed_runs import Result, run
@@ -41,9 +43,15 @@ from benchmarks.malformed_runs import Result, run
 _PRELOADED = (
     *("nas.cli", "nas.bench.replay", "nas.bench.summary", "nas.report.trusting", "nas.tracking.tracker"),
     *("nas.workflows.begin", "nas.workflows.running", "nas.workflows.training_log", "nas.workflows.reproduce"),
-    *("nas.workflows.plan", "nas.workflows.confirm", "search_spaces.refine", "search_spaces.derive"),
+    *(
+        "nas.workflows.plan",
+        "nas.workflows.confirm",
+        "nas.workflows.yolo_command",
+        "search_spaces.refine",
+        "search_spaces.derive",
+    ),
     *("trials.training.full_training", "trials.training.yolo_inputs", "trials.latency.latency_table"),
-    *("ultralytics.cfg", "ultralytics.models.yolo", "trials.contracts"),
+    *("ultralytics.cfg", "ultralytics.models.yolo", "trials.contracts", "search_spaces.derive"),
 )
 
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")
@@ -57,7 +65,7 @@ def _preload() -> None:
     fonts = Path(os.environ["YOLO_CONFIG_DIR"], "Ultralytics")
     fonts.mkdir()
     for name in _FONTS:
-        (fonts / name).touch()
+        shutil.copy(Path(mpl.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), fonts / name)
     for name in _PRELOADED:
         import_module(name)
     import torch  # noqa: PLC0415 - after its variables are set
@@ -69,7 +77,7 @@ def share(numbers: Sequence[int], options: argparse.Namespace, writer: int) -> N
     """Run some of the cases; write a line of JSON for each to a pipe."""
     with tempfile.TemporaryDirectory(prefix="malformed-") as temporary:
         folder = Path(temporary)
-        cases.prepare(folder, with_tracking="study" in (options.only or KINDS))
+        cases.prepare(folder, kinds=options.only or KINDS)
         for number in numbers:
             inputs = folder / "case"
             _remove(inputs)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import malformed_inputs
-from benchmarks.malformed_commands import KINDS, LINES, OPTIONS, READERS
+from benchmarks.malformed_commands import KINDS, LINES, OPTIONS, READERS, YOLO_ARGUMENTS, YOLO_LINES
+from benchmarks.malformed_documents import edit_settings
 from benchmarks.malformed_files import edit_text
 from benchmarks.malformed_values import ADDRESSES, SCALARS
 
@@ -26,6 +27,8 @@ _SLOW, _SPARED = {"resume", "confirm", "train", "sync", "report"}, 0.7
 """Commands that take half a minute, and the share of their cases that another command gets."""
 _ELSEWHERE = 0.15
 """Share of the cases of studies in which `study.json` names a database or MLflow elsewhere."""
+_SETTINGS = 0.6
+"""Share of the checkpoints of a training in which its settings are changed, and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +48,11 @@ class Case:
     words: tuple[str, ...]
 
 
-def prepare(folder: Path, *, with_tracking: bool) -> None:
+def prepare(folder: Path, *, kinds: Sequence[str]) -> None:
     """Write the valid inputs into a folder.
 
     Args:
-        with_tracking: whether studies are resumed, for which MLflow's database is made once.
+        kinds: of inputs that are changed; only for some of them MLflow's database and a checkpoint are made.
     """
     with tarfile.open(ROOT / "tests" / "golden" / f"{_ARCHIVE}.tar.xz") as archive:
         archive.extractall(folder, filter="data")
@@ -65,8 +68,12 @@ def prepare(folder: Path, *, with_tracking: bool) -> None:
         shutil.copy(older / "runs" / "golden-data" / trial / "weights.pt", inputs / STUDY / trial / "weights.pt")
     shutil.copytree(inputs / STUDY, inputs / "runs" / "other")
     shutil.rmtree(older)
-    if with_tracking:
+    if "study" in kinds:
         _in_fork(lambda: _make_tracking(inputs / "runs"))
+    if {"yolo-settings", "yolo-checkpoint", "yolo-line"} & {*kinds}:
+        (inputs / "temporary").mkdir()
+        shutil.copy(inputs / "weights.pt", inputs / "temporary" / "weights.pt")
+        _in_fork(lambda: _make_training_files(inputs))
     _in_fork(lambda: _pack(inputs))
     (inputs / "outside").mkdir()
     shutil.copy(inputs / STUDY / "study.db", inputs / "outside" / "trials.db")
@@ -87,6 +94,23 @@ def _make_tracking(runs: Path) -> None:
     from nas.tracking.database import create_database  # noqa: PLC0415 - imports MLflow
 
     create_database(sqlite(runs / "mlflow.db"))
+
+
+def _make_training_files(inputs: Path) -> None:
+    """Make a file of all settings of Ultralytics, and the checkpoint of a training with which it can go on."""
+    from ultralytics.utils import DEFAULT_CFG_PATH, LOGGER  # noqa: PLC0415 - reads settings where it is imported
+
+    from nas.workflows import yolo_command  # noqa: PLC0415 - in a process of its own, which it leaves changed
+
+    LOGGER.setLevel("ERROR")
+    shutil.copy(DEFAULT_CFG_PATH, inputs / "args.yaml")
+    os.chdir(inputs)
+    os.environ["NAS_CACHE"] = str(inputs / "cache")
+    project = inputs.with_name("training")
+    short = [word.replace("PROJECT", str(project)) for word in YOLO_LINES[0][4:]]
+    yolo_command.run([*YOLO_LINES[0][1:4], *short, "epochs=2", "save_period=1", "name=train"])
+    shutil.copy(project / "train" / "weights" / "epoch0.pt", inputs / "temporary" / "last.pt")
+    shutil.rmtree(project)
 
 
 def _pack(inputs: Path) -> None:
@@ -130,6 +154,8 @@ def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case
     kind = draw.choice(only or KINDS)
     if kind == "line":
         return _line(number, draw)
+    if kind == "yolo-line":
+        return _yolo_line(number, draw, inputs)
     command = draw.choice(READERS[kind])
     if command[0] in _SLOW and draw.random() < _SPARED:
         command = READERS[kind][0]
@@ -147,25 +173,57 @@ def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case
         editing = edit_text if path.suffix == ".py" else None
         change = editing(draw, path) if editing else malformed_inputs.edit(draw, path)
         return Case(number=number, kind=kind, change=f"{path.relative_to(inputs)}: {change}", words=command)
-    path = (
-        inputs
-        / {
-            "space": "space.yaml",
-            "model": draw.choice(("tiny.yaml", f"{STUDY}/trials/0001/model.yaml")),
-            "data": "data/data.yaml",
-            "latency": "latency.csv" if "FILE" in command else "cache/latency/golden.csv",
-            "bench": "table.csv",
-            "checkpoint": "weights.pt",
-            "archive": "study.tar.gz",
-        }[kind]
-    )
-    if kind == "data" and draw.random() < 0.25:
+    files = {
+        "space": "space.yaml",
+        "model": draw.choice(("tiny.yaml", f"{STUDY}/trials/0001/model.yaml")),
+        "data": "data/data.yaml",
+        "latency": "latency.csv" if "FILE" in command else "cache/latency/golden.csv",
+        "bench": "table.csv",
+        "checkpoint": "weights.pt",
+        "archive": "study.tar.gz",
+        "settings": "args.yaml",
+    }
+    is_yolo_checkpoint = kind == "yolo-checkpoint"
+    path = inputs / (_checkpoint(draw, command) if is_yolo_checkpoint else files[kind.removeprefix("yolo-")])
+    if path.name == "last.pt" and draw.random() < _SETTINGS:
+        change = f"{path.relative_to(inputs)}: {edit_settings(draw, path)}"
+    elif kind.endswith("data") and draw.random() < 0.25:
         changed = draw.choice(sorted((inputs / "data").rglob("*.png")) + sorted((inputs / "data").rglob("*.txt")))
         change = f"{changed.relative_to(inputs)}: {malformed_inputs.edit(draw, changed)}"
     else:
         change = f"{path.relative_to(inputs)}: {malformed_inputs.edit(draw, path)}"
-    words = tuple(word.replace("FILE", str(path.relative_to(inputs))) for word in command)
+    words = tuple(word.replace("FILE", str(path.relative_to(inputs))) for word in _placed(command, inputs))
     return Case(number=number, kind=kind, change=change, words=words)
+
+
+def _checkpoint(draw: random.Random, command: Sequence[str]) -> str:
+    """Return which checkpoint a command reads: one with which a training goes on, or one of weights alone."""
+    goes_on = any(word.startswith("resume") for word in command)
+    return "temporary/last.pt" if goes_on else draw.choice(("temporary/last.pt", "temporary/weights.pt"))
+
+
+def _placed(words: Sequence[str], inputs: Path) -> list[str]:
+    """Return a command with the folder into which Ultralytics writes."""
+    return [word.replace("PROJECT", str(inputs / "temporary" / "yolo")) for word in words]
+
+
+def _yolo_line(number: int, draw: random.Random, inputs: Path) -> Case:
+    """Change values of a command line of Ultralytics' command; a training stays one epoch long."""
+    words = _placed(draw.choice(YOLO_LINES), inputs)
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        key, value = draw.choice(YOLO_ARGUMENTS), str(draw.choice(SCALARS)).replace("\0", "")
+        is_address = "://" in value  # what the user types may be fetched
+        is_long = key in {"epochs", "time"} and value[:1].isdigit()
+        value = "x" if is_address or is_long else value
+        match draw.choice(("add", "add", "add", "lone", "place")):
+            case "add":
+                words.append(f"{key}={value}")
+            case "lone":
+                words.append(draw.choice((key, value)))
+            case _:
+                at = draw.randrange(2, len(words))
+                words[at] = f"{words[at].partition('=')[0]}={value}"
+    return Case(number=number, kind="yolo-line", change="", words=tuple(words))
 
 
 def _line(number: int, draw: random.Random) -> Case:

@@ -1,5 +1,10 @@
 """Commands under which `benchmarks/malformed.py` puts malformed inputs."""
 
+_IMAGE = "source=data/images/val/7.png"
+_SHORT = ("epochs=1", "time=None", "imgsz=32", "batch=4", "workers=0", "device=cpu", "plots=False", "project=PROJECT")
+"""What keeps a command of Ultralytics short, and its files in a folder of the case."""
+_PLAIN = tuple(word for word in _SHORT if word.startswith(("epochs", "time", "project")))
+
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "space": (
         ("spaces", "FILE"),
@@ -59,14 +64,60 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("search", "--space", "v8", "--dry-run", "--weights", "FILE", "--epochs", "1"),
         ("cost", "FILE"),
     ),
+    "yolo-model": (
+        ("yolo", "train", "model=FILE", "data=data/data.yaml", *_SHORT),
+        ("yolo", "val", "model=FILE", "data=data/data.yaml", *_SHORT),
+        ("yolo", "predict", "model=FILE", _IMAGE, *_SHORT),
+        ("yolo", "export", "model=FILE", *_SHORT),
+    ),
+    "yolo-data": (
+        ("yolo", "train", "model=tiny.yaml", "data=FILE", *_SHORT),
+        ("yolo", "val", "model=weights.pt", "data=FILE", *_SHORT),
+    ),
+    "yolo-settings": (
+        ("yolo", "train", "cfg=FILE", "model=tiny.yaml", "data=data/data.yaml", *_PLAIN),
+        ("yolo", "val", "cfg=FILE", "model=weights.pt", "data=data/data.yaml", *_PLAIN),
+        ("yolo", "predict", "cfg=FILE", "model=weights.pt", _IMAGE, *_PLAIN),
+        ("yolo", "export", "cfg=FILE", "model=temporary/weights.pt", *_PLAIN),
+    ),
+    "yolo-checkpoint": (
+        ("yolo", "train", "model=FILE", "data=data/data.yaml", *_SHORT),
+        ("yolo", "train", "model=tiny.yaml", "pretrained=FILE", "data=data/data.yaml", *_SHORT),
+        ("yolo", "train", "resume=FILE"),
+        ("yolo", "train", "resume=True", "model=FILE"),
+        ("yolo", "val", "model=FILE", "data=data/data.yaml", *_SHORT),
+        ("yolo", "val", "model=FILE"),
+        ("yolo", "predict", "model=FILE", _IMAGE, *_SHORT),
+        ("yolo", "export", "model=FILE"),
+    ),
 }
-"""Commands that read each kind of input; `FILE` is the changed file."""
+"""Commands that read each kind of input; `FILE` is the changed file, `PROJECT` where Ultralytics writes."""
 
 KINDS = (
     *("space", "space", "model", "model", "data", "data", "study", "study", "study"),
     *("archive", "latency", "bench", "checkpoint", "line", "line"),
+    *("yolo-model", "yolo-data", "yolo-settings", "yolo-checkpoint", "yolo-line"),
 )
 """Kinds of input, a frequent one several times."""
+
+YOLO_LINES: tuple[tuple[str, ...], ...] = (
+    ("yolo", "train", "model=tiny.yaml", "data=data/data.yaml", *_SHORT),
+    ("yolo", "train", "resume=temporary/last.pt"),
+    ("yolo", "val", "model=weights.pt", "data=data/data.yaml", *_SHORT),
+    ("yolo", "predict", "model=weights.pt", _IMAGE, *_SHORT),
+    ("yolo", "export", "model=temporary/weights.pt", *_SHORT),
+)
+"""Command lines of Ultralytics' command that are right, until a value of them is changed."""
+YOLO_ARGUMENTS = (
+    *("task", "mode", "model", "data", "epochs", "time", "patience", "batch", "imgsz", "save", "save_period", "cache"),
+    *("device", "workers", "exist_ok", "pretrained", "optimizer", "seed", "deterministic", "single_cls", "rect"),
+    *("cos_lr", "close_mosaic", "resume", "amp", "fraction", "profile", "freeze", "multi_scale", "compile", "dropout"),
+    *("val", "split", "save_json", "conf", "iou", "max_det", "half", "plots", "source", "vid_stride", "augment"),
+    *("classes", "embed", "show", "save_txt", "line_width", "format", "optimize", "int8", "dynamic", "simplify"),
+    *("opset", "workspace", "nms", "lr0", "momentum", "warmup_epochs", "box", "nbs", "hsv_h", "degrees", "mosaic"),
+    *("mixup", "auto_augment", "cfg", "tracker", "pgi", "mlflow", "modules", "distill_model", "x", ""),
+)
+"""Names of Ultralytics' arguments and ours, and two that are none."""
 LINES: tuple[tuple[str, ...], ...] = (
     ("search", "--dry-run", "--space", "space.yaml", "--data", "data/data.yaml"),
     ("cost", "tiny.yaml"),

@@ -160,3 +160,13 @@ def edit_database(draw: random.Random, path: Path) -> str:
             except sqlite3.IntegrityError:
                 done += " (refused by SQLite)"
     return done
+
+
+def edit_settings(draw: random.Random, path: Path) -> str:
+    """Change the settings in the checkpoint of a training, from which it goes on."""
+    import torch  # noqa: PLC0415 - after its variables are set
+
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint["train_args"], done = mutated(draw, checkpoint["train_args"])
+    torch.save(checkpoint, path)
+    return f"settings: {done}"

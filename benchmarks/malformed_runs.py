@@ -178,7 +178,7 @@ def _problems(case: Case, status: int, output: str, *, hung: bool) -> list[str]:
         problems.append("executed text")
     if status == 2 and not output.strip():
         problems.append("status 2 without a message")
-    shown = _COLOURS.sub("", output) if case.words[:1] == ("train",) else output
+    shown = _COLOURS.sub("", output) if case.words[:1] in {("train",), ("yolo",)} else output
     control = {character for character in shown if ord(character) < 32 or 0x7F <= ord(character) < 0xA0} - set("\n\t\r")
     if control:
         problems.append(f"control characters {sorted(control)!r}")

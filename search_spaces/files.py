@@ -192,6 +192,14 @@ def is_plain(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether there is a folder; False also for a path that none can have."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # as for a plain file
+        return False
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file; None if it is missing, torn, not JSON, or no plain file of a usual size."""
     try:

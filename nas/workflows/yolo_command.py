@@ -10,6 +10,7 @@ def run(arguments: Sequence[str]) -> None:
     Raises:
         SpecError: an argument or a model file is wrong.
         DataError: a file is missing, or a checkpoint would run code.
+        EnvironmentProblem: a file could not be downloaded.
     """
     sys.argv[:] = ["yolo", *arguments]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg  # noqa: PLC0415 - after that
@@ -18,7 +19,7 @@ def run(arguments: Sequence[str]) -> None:
     from trials.training import full_training, yolo_inputs  # noqa: PLC0415 - and search_spaces: registers our layers
 
     words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
-    sys.argv[:] = full_training.prepare_command(words)
+    sys.argv[:] = yolo_inputs.with_resumed_model(full_training.prepare_command(words))
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
     yolo_inputs.guard(sys.argv, trusted=trusted)
     with logged(), yolo_inputs.mistakes_in_one_line():

@@ -48,3 +48,10 @@ def test_malformed_inputs_end_in_a_line(tmp_path: Path) -> None:
 def test_malformed_studies_and_checkpoints_end_in_a_line(tmp_path: Path) -> None:
     done = malformed(tmp_path, "--count", "80", "--only", "study", "checkpoint")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_malformed_inputs_of_ultralytics_command_end_in_a_line(tmp_path: Path) -> None:
+    kinds = ("yolo-model", "yolo-data", "yolo-settings", "yolo-checkpoint", "yolo-line")
+    done = malformed(tmp_path, "--count", "60", "--only", *kinds)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from ultralytics.data.build import check_source
 from ultralytics.nn import tasks
 from ultralytics.utils import ROOT, YAML
 
-from search_spaces.errors import DataError, SpecError
+from search_spaces.errors import DataError, EnvironmentProblem, SpecError
 from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
 from search_spaces.stored_model import StoredModel
@@ -71,6 +72,19 @@ class TestModelAndDataFiles:
             yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
+    def test_a_folder_in_the_place_of_a_file_is_refused(self, folder: Path) -> None:
+        (folder / "made.yaml").mkdir()
+        for key in ("model", "data", "cfg"):
+            with pytest.raises(DataError, match=r"made\.yaml: a folder"):
+                yolo_inputs.require_valid(["yolo", "train", f"{key}=made.yaml"])
+        yolo_inputs.require_valid(["yolo", "val", f"model={'x' * 5000}.yaml", "data=made"])
+
+    def test_settings_without_a_name_are_refused(self, folder: Path) -> None:
+        (folder / "args.yaml").write_text("epochs: 3\nnull: 4\n1: 2\n")
+        with pytest.raises(SpecError, match=r"args\.yaml: None: not the name of a setting\nargs\.yaml: 1: ") as caught:
+            yolo_inputs.require_valid(["yolo", "train", "cfg=args.yaml"])
+        assert len(caught.value.mistakes) == 2
+
     @pytest.mark.parametrize("value", ["[a.yaml,b.yaml]", "('a.yaml', 'b.yaml')"])
     def test_several_data_sets_are_refused(self, value: str) -> None:
         """Ultralytics would start its own command for each of them, which checks nothing."""
@@ -99,6 +113,29 @@ class TestCheckpoints:
         with pytest.raises(DataError, match=r"foreign.pt: .*neither Ultralytics' nor ours \(io.open\).*--trust"):
             yolo_inputs.require_valid(["predict", argument])
         assert not (checkpoint.parent / "ran.txt").exists()
+
+    def test_a_checkpoint_to_resume_is_the_model_where_none_is_named(self, checkpoint: Path) -> None:
+        """Ultralytics would download one first."""
+        words = ["yolo", "train", f"resume={checkpoint}"]
+        assert yolo_inputs.with_resumed_model(words) == [*words, f"model={checkpoint}"]
+        for others in (["resume=foreign.pt", "model=a.pt"], ["resume=True"], ["resume=other.pt"], []):
+            assert yolo_inputs.with_resumed_model(others) == others
+
+    def test_a_file_to_resume_exists(self, folder: Path) -> None:
+        (folder / "last").touch()
+        yolo_inputs.require_valid(["train", "resume=True", "resume=last"])
+        with pytest.raises(DataError, match="other: no such file"):
+            yolo_inputs.require_valid(["train", "resume=other"])
+
+    def test_a_download_that_fails_is_a_line(self) -> None:
+        with pytest.raises(EnvironmentProblem, match="yolo: no network"), yolo_inputs.mistakes_in_one_line():
+            raise ConnectionError("no network")
+
+    def test_errors_that_ultralytics_raises_are_a_line_and_others_are_not(self) -> None:
+        with pytest.raises(SpecError, match="yolo: Unsupported image type"), yolo_inputs.mistakes_in_one_line():
+            check_source(object())
+        with pytest.raises(TypeError, match="of ours"), yolo_inputs.mistakes_in_one_line():
+            raise TypeError("of ours")
 
     def test_trust_allows_a_pickle_with_other_classes(self, checkpoint: Path) -> None:
         arguments, trusted = yolo_inputs.without_trust(["predict", f"model={checkpoint}", "--trust"])

@@ -15,8 +15,8 @@ from ultralytics.utils import LOGGER, ROOT, SETTINGS, YAML
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from search_spaces import build, model_checks, model_file, model_reader, parser_hooks
-from search_spaces.errors import DataError, SpecError, in_one_line
-from search_spaces.files import is_plain, is_special
+from search_spaces.errors import DataError, EnvironmentProblem, SpecError, in_one_line
+from search_spaces.files import is_folder, is_plain, is_special
 from search_spaces.operators import modules as user_modules
 from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
@@ -96,8 +96,12 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
             raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
+        if key in {"model", "data", "cfg", "tracker"} and path.suffix.lower() in _YAML and is_folder(path):
+            raise DataError(f"{value}: a folder (a YAML file is expected)")
         if key in _CHECKPOINTS and _is_nowhere(value):
             raise DataError(f"{value}: no such file, and no checkpoint that Ultralytics publishes")
+        if key == "resume" and value.lower() not in {*_NOTHING, "true", "false"} and not is_plain(path):
+            raise DataError(f"{value}: no such file (resume=FILE, or resume=True model=FILE)")
         if key in _CHECKPOINTS and path.suffix.lower() == ".pt" and is_plain(path) and not trusted:
             _require_harmless(path)
         if key in _CHECKPOINTS and trusted and is_plain(path):
@@ -126,18 +130,29 @@ def _is_nowhere(checkpoint: str) -> bool:
 
 @contextmanager
 def mistakes_in_one_line() -> Iterator[None]:
-    """Raise Ultralytics' errors of wrong arguments and missing files as one line; others keep their traceback.
+    """Raise the errors that Ultralytics means for its users as one line; others keep their traceback.
+
+    Those are the errors of its own `raise` and `assert`, of its reading of the command line, and of missing files.
 
     Raises:
-        SpecError: an argument is wrong, or a file is missing.
+        SpecError: an argument is wrong, or a file.
+        EnvironmentProblem: a file could not be downloaded.
     """
     try:
         yield
-    except (SyntaxError, FileNotFoundError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
-        last = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not isinstance(error, SyntaxError | FileNotFoundError) and Path(last) not in _ARGUMENT_CHECKS:
+    except ConnectionError as error:
+        raise EnvironmentProblem(f"yolo: {in_one_line(error)}") from error
+    except Exception as error:
+        if not isinstance(error, SyntaxError | FileNotFoundError) and not _is_for_users(error):
             raise
         raise SpecError(f"yolo: {in_one_line(error)} (nas yolo --help)") from error
+
+
+def _is_for_users(error: Exception) -> bool:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    path = Path(last.filename)
+    is_raised = (last.line or "").startswith(("raise ", "assert "))
+    return path in _ARGUMENT_CHECKS or (is_raised and path.is_relative_to(ROOT))
 
 
 _ARGUMENT_CHECKS = {ROOT / "cfg" / "__init__.py", ROOT / "utils" / "checks.py", ROOT / "engine" / "model.py"}
@@ -147,8 +162,10 @@ _ARGUMENT_CHECKS = {ROOT / "cfg" / "__init__.py", ROOT / "utils" / "checks.py", 
 def _settings_of_files(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the arguments in files of Ultralytics' settings, such as `cfg=args.yaml`."""
     files = [Path(value) for key, value in pairs if key == "cfg" and is_plain(Path(value))]
-    read = [document for document in map(read_yaml, files) if isinstance(document, dict)]
-    return [(str(key), str(value)) for document in read for key, value in document.items()]
+    read = [(file, key, value) for file in files for key, value in read_yaml(file).items()]
+    if nameless := [f"{file}: {key!r}: not the name of a setting" for file, key, _ in read if not isinstance(key, str)]:
+        raise SpecError(nameless)
+    return [(key, str(value)) for _, key, value in read]
 
 
 def _require_harmless(path: Path) -> None:
@@ -175,6 +192,16 @@ def _require_data(path: Path) -> None:
     if "download" not in read_yaml(path, unique_keys=False):
         return
     datasets.resolved_text(path, ["val"])  # found as a search finds it
+
+
+def with_resumed_model(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the checkpoint of `resume=` as the model, where they name no other.
+
+    Ultralytics would download a model first, which the training then replaces by that checkpoint.
+    """
+    given = dict(_pairs(arguments))
+    resumed = given.get("resume", "")
+    return [*arguments, f"model={resumed}"] if "model" not in given and is_plain(Path(resumed)) else [*arguments]
 
 
 def without_trust(arguments: Sequence[str]) -> tuple[list[str], bool]:
