@@ -15,8 +15,17 @@ from search_spaces import insertions, rows
 from search_spaces.errors import SpecError
 from search_spaces.rows import Row
 
-DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect", "ImplicitDualDetect": "ImplicitDetect"}
-"""Heads with an auxiliary half, each with the head that remains without it."""
+HEADS_OF_PARTS = {
+    "DualDetect": ("Detect", 2),
+    "DualDDetect": ("DDetect", 2),
+    "ImplicitDualDetect": ("AnchorDetect", 2),
+    "ImplicitDetect": ("AnchorDetect", 1),
+    "TripleDDetect": ("DDetect", 3),
+}
+"""Heads that are deployed as another one, with that one and the number of their parts, which read as many maps each.
+
+All parts but the last are auxiliary: only training uses them. YOLOv7's learned values are folded into convolutions.
+"""
 
 Source = int | Sequence[int]
 """Inputs of a layer: indices of layers, or -1 for the layer before."""
@@ -29,7 +38,7 @@ _LEVELS = 3
 
 def has_auxiliary(document: Mapping[str, Any]) -> bool:
     """Return whether the rows of a model YAML have an auxiliary branch."""
-    return document["head"][-1][2] in DUAL_HEADS
+    return HEADS_OF_PARTS.get(document["head"][-1][2], ("", 1))[1] > 1
 
 
 def can_have_branch(document: Mapping[str, Any]) -> bool:
@@ -69,20 +78,21 @@ def without_branch(document: Mapping[str, Any]) -> dict[str, Any]:
     The identity with which YOLOv9's files begin is removed, too, if only a second backbone needed it to read the image.
     """
     main = deepcopy(dict(document))
-    if not has_auxiliary(main):
+    if main["head"][-1][2] not in HEADS_OF_PARTS:
         return main
     written = [*main["backbone"], *main["head"]]
+    remaining, parts = HEADS_OF_PARTS[written[-1][2]]
     sources = [row[0] for row in written]
-    keep = deployed_layers(sources, begins_with_identity=written[0][2] == _IDENTITY)
-    left = [[source, *written[i][1:]] for source, i in zip(renumber(sources, keep), keep, strict=True)]
-    left[-1][2] = DUAL_HEADS[left[-1][2]]
+    keep = deployed_layers(sources, begins_with_identity=written[0][2] == _IDENTITY, parts=parts)
+    left = [[source, *written[i][1:]] for source, i in zip(renumber(sources, keep, parts=parts), keep, strict=True)]
+    left[-1][2] = remaining
     split = sum(index < len(main["backbone"]) for index in keep)
     return main | {"backbone": left[:split], "head": left[split:]}
 
 
-def deployed_layers(sources: Sequence[Source], *, begins_with_identity: bool) -> list[int]:
-    """Return the layers of a model with a dual head that are deployed."""
-    needed = _main_half(sources)
+def deployed_layers(sources: Sequence[Source], *, begins_with_identity: bool, parts: int = 2) -> list[int]:
+    """Return the layers of a model with a head of two or more parts that are deployed."""
+    needed = _needed(sources, parts)
     readers = [index for index in range(len(sources)) if 0 in _read(sources, index)]
     if begins_with_identity and [index for index in readers if index in needed] == [1] and len(readers) > 1:
         needed.discard(0)
@@ -91,26 +101,26 @@ def deployed_layers(sources: Sequence[Source], *, begins_with_identity: bool) ->
 
 def auxiliary_layers(sources: Sequence[Source]) -> list[int]:
     """Return the layers of a model with a dual head that only its auxiliary half depends on."""
-    needed = _main_half(sources)
+    needed = _needed(sources)
     return [index for index in range(len(sources)) if index not in needed]
 
 
-def renumber(sources: Sequence[Source], keep: Sequence[int]) -> list[Source]:
-    """Return the inputs of the remaining layers, counted without the removed ones; the head reads its main half."""
+def renumber(sources: Sequence[Source], keep: Sequence[int], *, parts: int = 2) -> list[Source]:
+    """Return the inputs of the remaining layers, counted without the removed ones; the head reads its main part."""
     position = {index: new for new, index in enumerate(keep)}
     counted: list[Source] = []
     for new, index in enumerate(keep):
-        read = _main_maps(sources[index]) if index == len(sources) - 1 else _listed(sources[index])
+        read = _main_maps(sources[index], parts) if index == len(sources) - 1 else _listed(sources[index])
         found = [position.get(one if one >= 0 else index + one, -1) for one in read]  # -1: the image, or its identity
         relative = [-1 if one < 0 and now == new - 1 else now for one, now in zip(read, found, strict=True)]
         counted.append(relative[0] if isinstance(sources[index], int) else relative)
     return counted
 
 
-def _main_half(sources: Sequence[Source]) -> set[int]:
-    """Return the head and every layer that its main half depends on."""
+def _needed(sources: Sequence[Source], parts: int = 2) -> set[int]:
+    """Return the head and every layer that its main part depends on."""
     head = len(sources) - 1
-    needed, left = {head}, list(_main_maps(sources[head]))
+    needed, left = {head}, _main_maps(sources[head], parts)
     while left:
         index = left.pop()
         if index not in needed:
@@ -119,10 +129,10 @@ def _main_half(sources: Sequence[Source]) -> set[int]:
     return needed
 
 
-def _main_maps(source: Source) -> list[int]:
-    """Return the inputs of a dual head's main half: the second half of all."""
+def _main_maps(source: Source, parts: int) -> list[int]:
+    """Return the inputs of a head's main part, which are the last ones."""
     listed = _listed(source)
-    return listed[len(listed) // 2 :]
+    return listed[-(len(listed) // parts) :]
 
 
 def _read(sources: Sequence[Source], index: int) -> list[int]:

@@ -16,15 +16,19 @@ from ultralytics.utils.ops import make_divisible
 from search_spaces import rows, user_rows, yolov5, yolov7_files
 from search_spaces.errors import SpecError
 from search_spaces.foreign_module import (
+    ANCHORED,
     AS_PRINTED,
+    Convert,
     ForeignModule,
     anchors_of_a_map,
     channels_of,
+    classes_of,
     is_for_yolov5,
     is_foreign,
     is_row,
     is_without_mapping,
     layers_of,
+    maps_of,
     same_arguments,
     with_parameters,
 )
@@ -80,7 +84,9 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
             convert = foreign.printed_row if as_printed and foreign.printed_row else foreign.row
             try:
                 translated[section].append(convert(deepcopy(row), document))
-            except (LookupError, TypeError, ValueError, SpecError) as error:
+            except SpecError as error:
+                mistakes.extend(error.within(f"{section}[{position}]: {row[2]}").mistakes)
+            except (LookupError, TypeError, ValueError) as error:
                 mistakes.append(f"{section}[{position}]: {row[2]}: unexpected arguments, got {row[3]!r} ({error})")
             note = foreign.printed_note if as_printed and foreign.printed_note else foreign.note
             notes |= {f"{row[2]}: {note}": None} if note else {}
@@ -239,22 +245,27 @@ def _detect(row: Row, document: Mapping[str, Any]) -> Row:
     outputs = [
         i for i, one in enumerate(every) if is_row(one) and one[2] == "nn.Conv2d" and _is_old_output(one, document)
     ]
-    return [row[0] or outputs, row[1], "Detect", row[3][:1]]
+    return [row[0] or outputs, row[1], "Detect", [classes_of(row, form=ANCHORED)]]
 
 
 def _anchor_detect(row: Row, document: Mapping[str, Any]) -> Row:
-    return [*_detect(row, document)[:2], "AnchorDetect", [row[3][0], anchors_of_a_map(document)]]
+    source, repeats, _, classes = _detect(row, document)
+    return [source, repeats, "AnchorDetect", [*classes, anchors_of_a_map(document)]]
 
 
-def _last_third(row: Row, document: Mapping[str, Any]) -> Row:
-    source, repeats, _, arguments = _three_parts(row, document)
-    return [source[-len(source) // 3 :], repeats, "Detect", arguments]
+def _head(module: str, *, parts: int, groups: Sequence[int] = ()) -> Convert:
+    """Return the conversion of a head of the YOLOv9 repository to another one that reads the same maps."""
+
+    def convert(row: Row, _document: Mapping[str, Any]) -> Row:
+        every = [one for part in maps_of(row, parts) for one in part]
+        return [every, row[1], module, [classes_of(row), *groups]]
+
+    return convert
 
 
-def _three_parts(row: Row, _document: Mapping[str, Any]) -> Row:
-    if not isinstance(row[0], list) or len(row[0]) % 3:
-        raise ValueError(f"it reads as many maps for each of three parts, got {row[0]}")
-    return [*row[:3], row[3][:1]]
+def _first_and_last_part(row: Row, _document: Mapping[str, Any]) -> Row:
+    auxiliary, _, main = maps_of(row, 3)
+    return [[*auxiliary, *main], row[1], "DualDetect", [classes_of(row)]]
 
 
 def _values(operator: str, parameter: str) -> tuple[Any, ...]:
@@ -345,27 +356,28 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
         note="the last convolution of a head in the first YOLOv5 releases; it is part of the head that is built",
     ),
     "DDetect": ForeignModule(
-        row=same_arguments("Detect"),
-        printed_row=same_arguments("DDetect"),
+        row=_head("Detect", parts=1),
+        printed_row=_head("DDetect", parts=1),
         note="the YOLOv9 repository's head convolves boxes in four groups. Built: Ultralytics' head, which does not",
         printed_note=AS_PRINTED + "the YOLOv9 repository's head; training uses Ultralytics' head",
     ),
     "DualDDetect": ForeignModule(
-        row=same_arguments("DualDetect"),
-        printed_row=same_arguments("DualDDetect"),
+        row=_head("DualDetect", parts=2),
+        printed_row=_head("DualDDetect", parts=2),
         note="the YOLOv9 repository's head has two halves, one of which is for training only. Built: DualDetect, two "
         "of Ultralytics' heads; trained with both, deployed without the auxiliary half",
         printed_note=AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
     ),
     **{
         name: ForeignModule(
-            row=_last_third,
-            printed_row=_three_parts,
-            note="the YOLOv9 repository's head has three parts, two of which are for training only. Built: "
-            "Ultralytics' head on the maps of the last part, which is the one that predicts",
+            row=_first_and_last_part,
+            printed_row=_head("TripleDDetect", parts=3, groups=groups),
+            note="the YOLOv9 repository's head has three parts, two of which are for training only. Built: DualDetect "
+            "on the maps of the first part, which is auxiliary, and of the last, which predicts; trained with both, "
+            "deployed without the auxiliary half",
             printed_note=AS_PRINTED + "the YOLOv9 repository's head of three parts, two of which are for training only",
         )
-        for name in ("TripleDDetect", "TripleDetect")
+        for name, groups in (("TripleDDetect", ()), ("TripleDetect", (1,)))
     },
     **layers_of(yolov5.PREFIX, yolov5.LAYERS),
     **yolov7_files.MODULES,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces.errors import SpecError
 from search_spaces.rows import Row
 
 Convert = Callable[[Row, Mapping[str, Any]], Row]
@@ -53,6 +54,41 @@ def channels_of(row: Row) -> int:
     if not row[3] or type(row[3][0]) is not int or row[3][0] < 1:
         raise ValueError("channels come first")
     return row[3][0]
+
+
+def classes_of(row: Row, *, form: str = "[nc]") -> Any:
+    """Return the first argument of a head, the number of classes or `nc`, which stands for that of the file.
+
+    Args:
+        form: of the arguments in the head's own repository.
+
+    Raises:
+        ValueError: it is something else, or there are more arguments than that repository's head has.
+    """
+    given = row[3]
+    if not given or not (given[0] == "nc" or (type(given[0]) is int and given[0] > 0)):
+        raise ValueError(f"the number of classes comes first, {form}")
+    if len(given) > len(form.split(",")):
+        raise ValueError(f"{form} is expected")
+    return given[0]
+
+
+ANCHORED = "[nc, anchors]"
+"""Arguments of a head that predicts from anchors."""
+
+
+def maps_of(row: Row, parts: int) -> list[list[Any]]:
+    """Return the layers that each part of a head reads.
+
+    Raises:
+        SpecError: it does not read a list with as many layers for each part.
+    """
+    source = row[0]
+    if not isinstance(source, list) or not source or len(source) % parts:
+        several = f" with as many for each of its {parts} parts" if parts > 1 else ""
+        raise SpecError(f"it reads a list of layers{several}, got {source}")
+    length = len(source) // parts
+    return [source[first : first + length] for first in range(0, len(source), length)]
 
 
 def is_foreign(row: Row, document: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Check a model file before it is built: its rows, its modules and its head, all mistakes at once."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from search_spaces import (
     rows,
     user_rows,
 )
-from search_spaces.errors import SpecError
+from search_spaces.errors import SpecError, shortened
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators import user_classes
 from search_spaces.rows import Lowered
@@ -84,7 +85,7 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
     row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
     if not model_file.is_row(row):
         return []
-    source, _, head, _ = row
+    source, _, head, arguments = row
     if head not in DETECTION_HEADS and head not in HEADS:
         if user_rows.user_class(row) is not None:  # it can be counted; `require_trainable` refuses it elsewhere
             return [] if isinstance(source, list) else [f"{place}: {head} reads a list of layers, got {source!r}"]
@@ -93,11 +94,27 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
         possible = " or ".join(DETECTION_HEADS)
         elsewhere = "nas yolo trains a model for another task as it is"
         return [f"{place}: only detection models can be searched, got {head} ({possible}); {elsewhere}"]
+    if not _takes(head, arguments):
+        return [f"{place}: {head}: the number of classes is expected, [nc], got {shortened(arguments)}"]
     if head in HEADS and not isinstance(source, list):
         return [f"{place}: {head} reads a list of layers, got {source!r}"]
-    if head in auxiliary.DUAL_HEADS and len(source) % 2:
+    if len(source) % auxiliary.HEADS_OF_PARTS.get(head, ("", 1))[1]:
         return [f"{place}: {head} reads as many auxiliary maps as main ones, got {source}"]
     return []
+
+
+def _takes(head: str, arguments: Any) -> bool:
+    """Return whether a head takes the arguments of its row: the number of classes, and what one of ours has besides."""
+    if not isinstance(arguments, list) or not arguments:
+        return False
+    if not (arguments[0] == "nc" or (type(arguments[0]) is int and arguments[0] > 0)):
+        return False
+    try:
+        if head in HEADS:
+            signature(HEADS[head]).bind(*arguments, reg_max=1, ch=())
+    except TypeError:
+        return False
+    return True
 
 
 def require_trainable(document: Mapping[str, Any]) -> None:

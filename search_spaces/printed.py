@@ -88,12 +88,12 @@ class DDetect(nn.Module):
 
     Args:
         nc: number of classes.
+        groups: of the box branch; 1 for the repository's `Detect`.
         reg_max: bins of the distribution over the distance to a box's side.
         ch: channels of the maps.
-        groups: of the box branch; 1 for the repository's `Detect`.
     """
 
-    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int], groups: int = 4) -> None:
+    def __init__(self, nc: int, groups: int = 4, *, reg_max: int, ch: Sequence[int]) -> None:
         super().__init__()
         self.nl = len(ch)
         c2, c3 = make_divisible(max(ch[0] // 4, 4 * reg_max, 16), 4), max(ch[0], min(2 * nc, 128))
@@ -123,25 +123,20 @@ class DualDDetect(nn.Module):
 
 
 class TripleDDetect(nn.Module):
-    """Head of the YOLOv9 repository with three parts, the main one last; arguments as for `DDetect`."""
+    """Head of the YOLOv9 repository with three parts, the main one last; arguments as for `DDetect`.
 
-    groups = 4
+    With one group it is the repository's `TripleDetect`.
+    """
 
-    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
+    def __init__(self, nc: int, groups: int = 4, *, reg_max: int, ch: Sequence[int]) -> None:
         super().__init__()
         self.nl = len(ch) // 3
         thirds = (ch[first : first + self.nl] for first in range(0, len(ch), self.nl))
-        self.parts = nn.ModuleList(DDetect(nc, reg_max=reg_max, ch=third, groups=self.groups) for third in thirds)
+        self.parts = nn.ModuleList(DDetect(nc, reg_max=reg_max, ch=third, groups=groups) for third in thirds)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
         """Return the raw predictions of each map."""
         return [one for i, part in enumerate(self.parts) for one in part(x[i * self.nl : (i + 1) * self.nl])]
-
-
-class TripleDetect(TripleDDetect):
-    """The same head without groups; arguments as for `DDetect`."""
-
-    groups = 1
 
 
 class ImplicitDetect(AnchorDetect):
@@ -181,7 +176,7 @@ class ImplicitDualDetect(nn.Module):
 
 HEADS: dict[str, type[nn.Module]] = {
     head.__name__: head
-    for head in (AnchorDetect, DDetect, DualDDetect, TripleDDetect, TripleDetect, ImplicitDetect, ImplicitDualDetect)
+    for head in (AnchorDetect, DDetect, DualDDetect, TripleDDetect, ImplicitDetect, ImplicitDualDetect)
 }
 
 

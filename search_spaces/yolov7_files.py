@@ -8,16 +8,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces import yolov7
+from search_spaces import layers, yolov7
 from search_spaces.foreign_module import (
+    ANCHORED,
     AS_PRINTED,
     ForeignModule,
     anchors_of_a_map,
     channels_of,
+    classes_of,
     is_for_yolov5,
     is_foreign,
     is_row,
     layers_of,
+    maps_of,
     same_arguments,
 )
 from search_spaces.rows import Row
@@ -101,10 +104,25 @@ def _sp(row: Row, _document: Mapping[str, Any]) -> Row:
 
 
 def _rep_conv(row: Row, _document: Mapping[str, Any]) -> Row:
-    channels, kernel, stride = _filled(row[3], [None, 3, 1])
-    if kernel != 3:
-        raise ValueError(f"a kernel of 3 is expected, got {kernel}")
-    return [row[0], row[1], "RepVGG", [channels, kernel, stride, {}]]
+    """Convert `[channels, kernel, stride, padding, groups, activation]`.
+
+    Raises:
+        ValueError: the repository's own layer would refuse it.
+    """
+    channels, kernel, stride, padding, groups, activation = _filled(
+        [channels_of(row), *row[3][1:]], [None, 3, 1, None, 1, True]
+    )
+    if kernel != 3 or padding not in {None, "None", 1}:
+        raise ValueError(
+            f"kernel {kernel} and padding {padding}, where the repository's own RepConv takes a kernel of 3 and a "
+            "padding of 1: it is a 3x3 and a 1x1 convolution, folded into one of 3x3; if a fork's is another, "
+            f"{layers.BRING}"
+        )
+    if activation not in {True, False}:
+        raise ValueError(
+            f"the activation is true or false, got {activation}; `activation:` of the file sets one for all"
+        )
+    return [row[0], row[1], "RepVGG", [channels, kernel, stride, None, groups, 1, activation, {}]]
 
 
 def _sppcspc(row: Row, _document: Mapping[str, Any]) -> Row:
@@ -116,31 +134,22 @@ def _sppcspc(row: Row, _document: Mapping[str, Any]) -> Row:
 
 
 def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
-    return [row[0], row[1], "Detect", row[3][:1]]
+    return [maps_of(row, 1)[0], row[1], "Detect", [classes_of(row, form=ANCHORED)]]
 
 
 def _implicit_detect(row: Row, document: Mapping[str, Any]) -> Row:
-    return [row[0], row[1], "ImplicitDetect", [row[3][0], anchors_of_a_map(document)]]
+    source, repeats, _, classes = _detect(row, document)
+    return [source, repeats, "ImplicitDetect", [*classes, anchors_of_a_map(document)]]
 
 
 def _dual_detect(row: Row, _document: Mapping[str, Any]) -> Row:
-    return [_auxiliary_first(row[0]), row[1], "DualDetect", row[3][:1]]
+    main, auxiliary = maps_of(row, 2)  # ours has the auxiliary maps first
+    return [[*auxiliary, *main], row[1], "DualDetect", [classes_of(row, form=ANCHORED)]]
 
 
 def _implicit_dual_detect(row: Row, document: Mapping[str, Any]) -> Row:
-    return [_auxiliary_first(row[0]), row[1], "ImplicitDualDetect", [row[3][0], anchors_of_a_map(document)]]
-
-
-def _auxiliary_first(source: Any) -> list[Any]:
-    """Return the maps of a head in our order, the auxiliary ones before the main ones; YOLOv7's has them behind.
-
-    Raises:
-        ValueError: they are not as many.
-    """
-    if not isinstance(source, list) or len(source) % 2:
-        raise ValueError(f"it reads as many auxiliary maps as main ones, got {source}")
-    half = len(source) // 2
-    return [*source[half:], *source[:half]]
+    source, repeats, _, classes = _dual_detect(row, document)
+    return [source, repeats, "ImplicitDualDetect", [*classes, anchors_of_a_map(document)]]
 
 
 _HEAD = "the YOLOv7 repository's head predicts from anchors, with learned values added and multiplied"

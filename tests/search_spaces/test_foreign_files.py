@@ -597,7 +597,9 @@ class TestWholeModel:
         document = with_head("DualDDetect", ["nc"])
         document["head"][-1][0] = [1, 1, 1]
         message = mistake(document)
-        assert message.endswith("DualDDetect reads as many auxiliary maps as main ones, got [1, 1, 1]")
+        assert message.endswith(
+            "DualDDetect: it reads a list of layers with as many for each of its 2 parts, got [1, 1, 1]"
+        )
 
     def test_invalid_pgi_of_a_model_is_refused(self, mistake: Callable[[dict[str, Any]], str]) -> None:
         message = mistake(with_head("Detect", ["nc"], pgi="maybe"))

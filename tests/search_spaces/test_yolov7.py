@@ -11,6 +11,7 @@ from ultralytics.nn.modules import Conv
 from search_spaces import auxiliary as auxiliary_branch
 from search_spaces import build, foreign_files, model_checks, yolov7
 from search_spaces.errors import SpecError
+from trials.costing import cost
 
 ANCHORS = [[10, 13, 16, 30, 33, 23]] * 3
 ANCHORS_OF_FOUR = [[10, 13, 16, 30, 33, 23]] * 4
@@ -149,12 +150,14 @@ def test_auxiliary_head_is_trained_behind_the_main_one_and_left_out_of_the_deplo
     printed = skeleton(document, as_printed=True)
     auxiliary = [*range(118, 122)]
     of_training: Any = printed
-    left_out = sum(params(of_training[i]) for i in auxiliary) + params(of_training[-1].auxiliary)
+    head = of_training[-1]
+    learned = sum(parameter.numel() for parameter in [*head.main.added, *head.main.factors])
+    left_out = sum(params(of_training[i]) for i in auxiliary) + params(head.auxiliary) + learned
     deployed = auxiliary_branch.without_branch(foreign_files.translate(document, as_printed=True).document)
     assert params(build.skeleton(deployed, 80)) == params(printed) - left_out
     assert round((params(printed) - left_out) / 1e6, 1) == 70.4  # arXiv 2207.02696, table 2: of the deployed model
-    head = foreign_files.translate(document).document["head"][-1]
-    assert head == [[*auxiliary, 114, 115, 116, 117], 1, "DualDetect", ["nc"]]
+    row = foreign_files.translate(document).document["head"][-1]
+    assert row == [[*auxiliary, 114, 115, 116, 117], 1, "DualDetect", ["nc"]]
 
 
 EVERY_LAYER = file_of(
@@ -242,7 +245,13 @@ class TestActivations:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([-1, 1, "RepConv", [16, 5, 1]], "a kernel of 3 is expected, got 5"),
+        (
+            [-1, 1, "RepConv", [16, 1, 1]],
+            "kernel 1 and padding None, where the repository's own RepConv takes a kernel",
+        ),
+        ([-1, 1, "RepConv", [16, 3, 1, 0]], "kernel 3 and padding 0, where"),
+        ([-1, 1, "RepConv", [16, 3, 1, 1, 1, "nn.ReLU()"]], "`activation:` of the file sets one for all"),
+        ([-1, 1, "RepConv", []], "channels come first"),
         ([-1, 1, "MP", [2, 2]], "1 at most"),
         ([-1, 1, "SPPCSPC", ["wide"]], "channels come first"),
         ([-1, 1, "SPPCSPC", [16, False, 1, 0.5, [5]]], r"kernels of \[5, 9, 13\] are expected, got \[5\]"),
@@ -260,16 +269,70 @@ def test_names_mean_a_fork_where_the_file_has_no_anchors() -> None:
         skeleton(document)
 
 
-def test_triple_head_is_counted_whole_and_built_on_the_maps_that_predict() -> None:
-    head = [[[0, 0, 0, 0, 1, 1], 1, "TripleDDetect", ["nc"]]]
-    document = {"nc": 2, "backbone": [conv(-1, 64, 3, 2), conv(-1, 64, 3, 2)], "head": head}
-    assert foreign_files.translate(document).document["head"] == [[[1, 1], 1, "Detect", ["nc"]]]
-    printed = foreign_files.translate(document, as_printed=True).document["head"][0]
-    assert printed[2] == "TripleDDetect"
-    double = {**document, "head": [[[0, 0, 1, 1], 1, "DualDDetect", ["nc"]]]}
-    of_two, of_three = (params(skeleton(one, as_printed=True)) for one in (double, document))
-    body = 27 * 64 + 128 + 9 * 64 * 64 + 128
+def of_parts(head: str, parts: int) -> dict[str, Any]:
+    """Return a file whose head reads two maps for each part, all but the last two of an auxiliary layer."""
+    body = [conv(-1, 64, 3, 2), conv(-1, 64, 3, 2), conv(-1, 64, 3)]
+    return {"nc": 2, "backbone": body, "head": [[[2, 2] * (parts - 1) + [1, 1], 1, head, ["nc"]]]}
+
+
+def test_triple_head_is_counted_whole_as_printed() -> None:
+    of_two, of_three = (
+        params(skeleton(of_parts(head, parts), as_printed=True))
+        for head, parts in (("DualDDetect", 2), ("TripleDDetect", 3))
+    )
+    body = 27 * 64 + 128 + 2 * (9 * 64 * 64 + 128)
     assert 3 * (of_two - body) == 2 * (of_three - body)
+
+
+def test_triple_head_is_built_of_its_auxiliary_part_and_of_the_one_that_predicts() -> None:
+    built = foreign_files.translate(of_parts("TripleDetect", 3)).document
+    assert built["head"] == [[[2, 2, 1, 1], 1, "DualDetect", ["nc"]]]
+
+
+@pytest.mark.parametrize(("head", "single"), [("TripleDDetect", "DDetect"), ("TripleDetect", "Detect")])
+@pytest.mark.parametrize("as_printed", [True, False])
+def test_triple_head_is_deployed_as_the_part_that_predicts_alone(head: str, single: str, as_printed: bool) -> None:
+    """`TripleDDetect.forward` of the repository returns what its third part predicts."""
+    document = foreign_files.translate(of_parts(head, 3), as_printed=as_printed).document
+    body = [conv(-1, 64, 3, 2), conv(-1, 64, 3, 2)]
+    alone = {"nc": 2, "backbone": body, "head": [[[1, 1], 1, single, ["nc"]]]}
+    expected = foreign_files.translate(alone, as_printed=as_printed).document
+    assert cost.measure(document, 2, 64).params == cost.measure(expected, 2, 64).params
+
+
+def test_deployed_yolov7_has_the_parameters_of_the_released_file() -> None:
+    """36,905,341 is what the repository prints of its released `yolov7.pt`: RepConv and learned values are folded."""
+    printed = foreign_files.translate(yolov7_file(), as_printed=True).document
+    assert cost.measure(printed, 80, 640).params == 36_905_341
+
+
+class TestRepConv:
+    """`RepConv, [channels, kernel, stride, padding, groups, activation]` of YOLOv7."""
+
+    def layer(self, *arguments: Any) -> Any:
+        rows = [conv(-1, 16, 3, 2), [-1, 1, "RepConv", [16, *arguments]]]
+        document = foreign_files.translate(file_of(rows, [[[1, 1], 1, "IDetect", ["nc", "anchors"]]])).document
+        return build.model(document, 3).model[1]
+
+    def test_groups_are_those_of_both_convolutions(self) -> None:
+        layer = self.layer(3, 1, None, 4)
+        assert params(layer) == 9 * 16 * 4 + 16 * 4 + 3 * 2 * 16  # of the convolutions, and three batch norms
+
+    def test_activation_can_be_left_out(self) -> None:
+        assert isinstance(self.layer(3, 1, 1, 1, False).branches.act, nn.Identity)
+
+    @pytest.mark.parametrize("arguments", [(3, 1, None, 4), (3, 2, 1, 2), (3, 1)])
+    def test_deployed_layer_computes_the_same(self, arguments: tuple[Any, ...]) -> None:
+        layer = self.layer(*arguments)
+        for norm in (one for one in layer.modules() if isinstance(one, nn.BatchNorm2d)):
+            for tensor in (*norm.parameters(), norm.running_mean, norm.running_var):
+                assert tensor is not None
+                nn.init.uniform_(tensor, 0.5, 1.5)
+        x = torch.randn(2, 16, 12, 10)
+        with torch.no_grad():
+            expected, folded = layer.eval()(x), cost.fused(layer.eval())(x)
+        assert torch.allclose(folded, expected, atol=1e-4)
+        assert params(cost.fused(layer)) == 9 * 16 * 16 // layer.branches.g + 16
 
 
 @pytest.mark.parametrize(
@@ -280,8 +343,32 @@ def test_head_of_parts_with_unequal_numbers_of_maps_is_refused(
     head: str, arguments: list[str], as_printed: bool
 ) -> None:
     document = file_of([conv(-1, 64, 3, 2)], [[[0] * 5, 1, head, arguments]])
-    with pytest.raises(SpecError, match=rf"head\[0\]: {head}: .*it reads as many"):
+    with pytest.raises(SpecError, match=rf"head\[0\]: {head}: it reads a list of layers with as many for each of its"):
         foreign_files.translate(document, as_printed=as_printed)
+
+
+@pytest.mark.parametrize("as_printed", [False, True])
+@pytest.mark.parametrize(
+    ("head", "form"),
+    [("Detect", "[nc, anchors]"), ("IDetect", "[nc, anchors]"), ("IAuxDetect", "[nc, anchors]")]
+    + [(name, "[nc]") for name in ("DDetect", "DualDDetect", "TripleDDetect", "TripleDetect")],
+)
+def test_arguments_of_a_head_are_refused_under_its_name_in_the_file(head: str, form: str, as_printed: bool) -> None:
+    for arguments in (["wide", 3, 4], ["nc", 3, 4]):
+        document = file_of([conv(-1, 64, 3, 2)], [[[0] * 6, 1, head, arguments]])
+        with pytest.raises(SpecError) as caught:
+            foreign_files.translate(document, as_printed=as_printed)
+        (mistake,) = caught.value.mistakes
+        assert mistake.startswith(f"head[0]: {head}: unexpected arguments, got ")
+        assert form in mistake
+
+
+@pytest.mark.parametrize("name", ["Detect", "DualDetect", "v10Detect"])
+@pytest.mark.parametrize("arguments", [[], ["wide"], [0], [[80]]])
+def test_head_without_a_number_of_classes_is_refused(name: str, arguments: list[Any]) -> None:
+    document = {"nc": 80, "backbone": [conv(-1, 64, 3, 2)], "head": [[[0, 0], 1, name, arguments]]}
+    with pytest.raises(SpecError, match=rf"head\[0\]: {name}: the number of classes is expected, \[nc\], got "):
+        model_checks.require_detection(document)
 
 
 @pytest.mark.parametrize(
