@@ -13,7 +13,7 @@ from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import rows, user_rows, yolov5, yolov7_files
+from search_spaces import redefined, rows, user_rows, yolov5, yolov7_files
 from search_spaces.errors import SpecError
 from search_spaces.foreign_module import (
     ANCHORED,
@@ -66,9 +66,9 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
     Raises:
         SpecError: lists every foreign row whose arguments cannot be read.
     """
-    notes: dict[str, None] = {}
     mistakes: list[str] = []
-    document = yolov7_files.with_one_activation(document)
+    document, redefinitions = redefined.resolved(yolov7_files.with_one_activation(document))
+    notes = dict.fromkeys(redefinitions)
     translated = {**deepcopy(dict(document)), "backbone": [], "head": []}
     for section in ("backbone", "head"):
         if not isinstance(document.get(section), list):

@@ -11,8 +11,11 @@ from search_spaces.operators import OPERATORS, user_classes
 from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.operators.user_classes import UserClass
 
-_HEADS = {"DDetect", "DualDDetect", "DualDetect", *printed.HEADS}
-"""Heads of the YOLOv9 repository, which this package replaces by Ultralytics'."""
+REPLACED_HEADS = frozenset({"DualDetect", "IAuxDetect", "IDetect", "TripleDetect", *printed.HEADS})
+"""Heads that this package builds or counts itself, in the place of those of the YOLOv7 and YOLOv9 repositories."""
+
+PREFIX = "modules."
+"""Beginning of a row's module that is a class of a user's file, whatever else has its name."""
 
 _OF_OTHERS = yolov5.LAYERS | yolov7.LAYERS
 """Layers of this package that stand for those of other repositories."""
@@ -26,7 +29,9 @@ def user_class(row: Sequence[Any]) -> UserClass | None:
     named that file. The class of a user's record is meant where a row reads several layers, which an operator cannot.
     """
     source, _, name, arguments = row
-    if not isinstance(name, str) or name in layers.ULTRALYTICS or name in _HEADS:
+    if isinstance(name, str) and name.startswith(PREFIX):
+        return user_classes.find(name.removeprefix(PREFIX))
+    if not isinstance(name, str) or name in layers.ULTRALYTICS | REPLACED_HEADS:
         return None
     if name in _OF_OTHERS:
         return UserClass(name=name, module=_OF_OTHERS[name], source=None)

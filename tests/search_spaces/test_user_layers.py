@@ -239,10 +239,6 @@ class MyHead(nn.Module):
         with pytest.raises(SpecError, match=r"model.yaml: head\[1\]: MyHead is a class of yours: nas cost counts it"):
             base.load(str(path), "")
 
-    def test_name_of_ultralytics_keeps_its_meaning(self, tmp_path: Path) -> None:
-        load(tmp_path, "class C2f(nn.Module):\n    pass\n")
-        assert placed(model(tmp_path, "[-1, 1, C2f, [32]]")) == {}
-
     def test_name_of_our_operator_means_the_class_where_the_row_has_no_mapping(self, tmp_path: Path) -> None:
         load(tmp_path, "class C2f_UIB(nn.Module):\n    def forward(self, x):\n        return x\n")
         assert placed(model(tmp_path, "[-1, 1, C2f_UIB, []]")) == {1: "C2f_UIB(): 16x128x128 to 16x128x128"}
@@ -477,3 +473,85 @@ RECORD = Operator(name="Weighted", module=Gate, parameters=(), kinds=(SiteKind.L
         )
         path = model(tmp_path, "[-1, 1, Conv, [16, 3, 1]]", "[[-1, 0], 1, Weighted, []]")
         assert placed(path) == {2: "Weighted(): 16x128x128 and 16x128x128 to 32x128x128"}
+
+
+PLAIN_CONV = """
+class Conv(nn.Module):
+    def __init__(self, c1, c2, k=1, s=1, p=None, g=1, act=True):
+        super().__init__()
+        self.conv = nn.Conv2d(c1, c2, k, s, k // 2 if p is None else p, groups=g, bias=False)
+        self.bn = nn.BatchNorm2d(c2)
+        self.act = nn.SiLU() if act is True else nn.Identity()
+
+    def forward(self, x):
+        return self.act(self.bn(self.conv(x)))
+"""
+OTHER_REPCONV = """
+class RepConv(nn.Module):
+    def __init__(self, c1, c2, k=3, s=1):
+        super().__init__()
+        self.conv = nn.Conv2d(c1, c2, k, s, k // 2)
+
+    def forward(self, x):
+        return self.conv(x)
+"""
+
+
+class TestNameThatUltralyticsHasToo:
+    """Of a user's class and Ultralytics' of one name, the user's is built unless both compute the same."""
+
+    def test_class_that_computes_something_else_is_built_and_noted(self, tmp_path: Path) -> None:
+        load(tmp_path, PLAIN_CONV + OTHER_REPCONV)
+        path = model(tmp_path, "[-1, 1, RepConv, [32, 1, 1]]")
+        assert placed(path) == {1: "RepConv(16, 32, 1, 1): 16x128x128 to 32x128x128"}
+        read = model_reader.read_model(str(path))
+        assert read.document["backbone"][1][2] == "modules.RepConv"
+        (note,) = read.notes
+        assert note.startswith("RepConv: the class of own.py is built, which does not compute what Ultralytics' does; ")
+
+    @pytest.mark.parametrize(
+        "change", [("nn.SiLU()", "nn.ReLU()"), ("bias=False", "bias=True"), ("def forward", "def backward")]
+    )
+    def test_any_other_formula_is_another_layer(self, change: tuple[str, str], tmp_path: Path) -> None:
+        load(tmp_path, PLAIN_CONV.replace(*change))
+        row = model_reader.read_model(str(model(tmp_path))).document["backbone"][0]
+        assert row[2] == "modules.Conv"
+
+    def test_class_that_computes_the_same_is_ultralytics_layer(self, tmp_path: Path) -> None:
+        load(tmp_path, PLAIN_CONV)
+        read = model_reader.read_model(str(model(tmp_path, "[-1, 1, Conv, [32, 3, 2]]")))
+        assert [row[2] for row in read.document["backbone"]] == ["Conv", "Conv"]
+        assert not read.notes
+
+    def test_layer_of_yolov7_is_the_users_class_too(self, tmp_path: Path) -> None:
+        load(tmp_path, OTHER_REPCONV)
+        head = "[[-1], 1, IDetect, [nc, anchors]]"
+        path = model(tmp_path, "[-1, 1, RepConv, [32, 3, 1]]", head=head, more="anchors: 3")
+        assert list(placed(path)) == [1]
+
+    def test_head_of_ultralytics_is_built_and_the_line_says_how_to_take_the_other(self, tmp_path: Path) -> None:
+        load(tmp_path, "class Detect(nn.Module):\n    pass\n")
+        read = model_reader.read_model(str(model(tmp_path)))
+        assert read.document["head"][-1][2] == "Detect"
+        (note,) = read.notes
+        assert note.startswith(
+            "Detect: Ultralytics' head is built. own.py has a class of that name, too; modules.Detect "
+        )
+
+    def test_rows_of_a_catalogs_model_keep_their_meaning(self, tmp_path: Path) -> None:
+        load(tmp_path, PLAIN_CONV.replace("nn.SiLU()", "nn.ReLU()"))
+        read = model_reader.read_model("yolov8n.yaml")
+        assert read.document["backbone"][0][2] == "Conv"
+
+    def test_derived_base_keeps_the_class(self, tmp_path: Path) -> None:
+        load(tmp_path, OTHER_REPCONV)
+        loaded = base.load(str(model(tmp_path, "[-1, 1, RepConv, [32, 3, 1]]")), "")
+        assert loaded.rows[1] == [-1, 1, "modules.RepConv", [32, 3, 1]]
+        assert [source.path.name for source in loaded.sources] == ["own.py"]
+        assert build.model(loaded.document, 2).model[1].conv.bias is not None
+
+    def test_head_of_another_repository_is_ours_unless_the_row_says_otherwise(self, tmp_path: Path) -> None:
+        load(tmp_path, "class IDetect(nn.Module):\n    pass\n")
+        read = model_reader.read_model(str(model(tmp_path, head="[[-1], 1, IDetect, [nc, 3]]", more="anchors: 3")))
+        assert read.document["head"][-1][2] == "Detect"
+        assert "IDetect: this package's head is built. own.py has a class of that name, too" in read.notes[0]

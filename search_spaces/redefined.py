@@ -1,0 +1,121 @@
+"""Rows of a user's model file whose module both Ultralytics and a Python file of the user define.
+
+A fork's Python repeats Ultralytics' classes, mostly unchanged. A class that computes the same is taken for Ultralytics'
+layer, which can carry operators; one that computes something else is what the user means: its row becomes
+`modules.NAME`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics import cfg
+from ultralytics.nn import tasks
+from ultralytics.utils.torch_utils import initialize_weights
+
+from search_spaces import layers, model_file
+from search_spaces.foreign_module import is_row
+from search_spaces.operators import constructor_names, user_classes
+from search_spaces.operators.user_classes import UserClass
+from search_spaces.user_rows import PREFIX, REPLACED_HEADS
+
+_PACKAGED = (Path(cfg.__file__).parent, Path(__file__).parent)
+"""Folders whose model files are not the user's."""
+
+_TAKEN = layers.ULTRALYTICS | REPLACED_HEADS
+"""Names that have a meaning of their own."""
+
+_CHANNELS, _SIZE, _REPEATS = 32, 16, 2
+"""Of the maps and the layers with which two classes are compared."""
+
+_cache: dict[tuple[UserClass, str], bool] = {}
+
+
+def resolved(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Return a document whose rows say which class they mean, and a note for each class of the user that has a say.
+
+    Only a file that a user has written is changed: rows of a catalog's model and of an export keep their meaning.
+
+    Raises:
+        SpecError: two files of the user define the class of a row.
+    """
+    if not user_classes.LOADED or not _is_of_user(document):
+        return document, []
+    changed: dict[str, Any] = dict(document)
+    notes: list[str] = []
+    for section in model_file.SECTIONS:
+        written = document.get(section)
+        if not isinstance(written, list):
+            continue
+        changed[section] = list(written)
+        for position, row in enumerate(written):
+            found = user_classes.find(row[2]) if is_row(row) and row[2] in _TAKEN else None
+            if found is None:
+                continue
+            if section == "head" and position == len(written) - 1:
+                whose = "Ultralytics'" if row[2] in layers.ULTRALYTICS else "this package's"
+                notes.append(
+                    f"{row[2]}: {whose} head is built. {found.file} has a class of that name, too; "
+                    f"{PREFIX}{row[2]} in the row takes it"
+                )
+            elif not _is_same(found, row[3]):
+                changed[section][position] = [*row[:2], f"{PREFIX}{row[2]}", row[3]]
+                notes.append(
+                    f"{row[2]}: the class of {found.file} is built, which does not compute what Ultralytics' does; "
+                    "leave that file out, or rename the class, where Ultralytics' is meant"
+                )
+    return changed, list(dict.fromkeys(notes))
+
+
+def _is_of_user(document: Mapping[str, Any]) -> bool:
+    """Return whether a document was read from a file that a user has written, and not by this package."""
+    origin, path = document.get("nas"), document.get("yaml_file")
+    if (isinstance(origin, Mapping) and "fingerprint" in origin) or not isinstance(path, str):
+        return False
+    return Path(path).is_file() and not any(Path(path).resolve().is_relative_to(folder) for folder in _PACKAGED)
+
+
+def _is_same(theirs: UserClass, arguments: Sequence[Any]) -> bool:
+    """Return whether a class computes, with a row's arguments, what Ultralytics' class of its name does."""
+    if theirs.name not in layers.ULTRALYTICS:
+        return False
+    key = (theirs, repr(arguments))
+    if key not in _cache:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            _cache[key] = any(
+                _compute_the_same(vars(tasks)[theirs.name], theirs.module, given, x)
+                for given, x in _readings(theirs.name, arguments)
+            )
+    return _cache[key]
+
+
+def _readings(name: str, arguments: Sequence[Any]) -> Iterator[tuple[list[Any], Any]]:
+    """Yield what a constructor may get of a row's arguments, with what the layer then reads."""
+    given = [model_file.evaluated(one) if isinstance(one, str) else one for one in arguments]
+    x = torch.randn(1, _CHANNELS, _SIZE, _SIZE)
+    if name in layers.SEVERAL_SOURCES:
+        yield given, [x, x.flip(2)]
+    elif name in layers.CHANNELS_FIRST:
+        names = [one.name for one in constructor_names.arguments(vars(tasks)[name])]
+        repeats = [_REPEATS] if len(names) > 2 and constructor_names.is_repeats(names[2]) else []
+        yield [_CHANNELS, *given[:1], *repeats, *given[1:]], x
+    else:
+        if given and type(given[0]) is int and given[0] > 0:
+            yield given, torch.randn(1, given[0], _SIZE, _SIZE)
+        yield [_CHANNELS, *given], x
+
+
+def _compute_the_same(ours: type[nn.Module], theirs: type[nn.Module], arguments: list[Any], x: Any) -> bool:
+    """Return whether two classes build layers of equal parameters that compute the same."""
+    try:
+        one, other = (module(*deepcopy(arguments)).eval() for module in (ours, theirs))
+        initialize_weights(one)
+        initialize_weights(other)
+        other.load_state_dict(one.state_dict())
+        first, second = one(deepcopy(x)), other(deepcopy(x))
+    except Exception:  # noqa: BLE001 - a user's code may raise anything, and is another layer then
+        return False
+    return isinstance(second, Tensor) and first.shape == second.shape and torch.allclose(first, second, atol=1e-5)
