@@ -48,14 +48,15 @@ def snapshot(inputs: Path, words: Sequence[str]) -> dict[str, tuple[int, int, in
     """Return kind, size and time of every file but in the cache and where a command may write: other studies', too."""
     reads = words[0] in _READ and "--repair" not in words
     beginnings = _NOT_COMPARED if reads else (*_NOT_COMPARED, *_OF_STUDY)
+    endings = ("-shm", ".torchscript") if words[:2] == ("yolo", "export") else ("-shm",)
     found = {}
     for folder, folders, names in os.walk(inputs):
         here = Path(folder).relative_to(inputs)
         folders[:] = [name for name in folders if not str(here / name).startswith(beginnings)]
         for name in (*names, *folders):
             stat = (Path(folder) / name).lstat()
-            is_made_by_reading = name.endswith("-shm") or (name.endswith("-wal") and not stat.st_size)
-            if str(here / name).startswith(beginnings) or is_made_by_reading:
+            is_result = name.endswith(endings) or (name.endswith("-wal") and not stat.st_size)
+            if str(here / name).startswith(beginnings) or is_result:
                 continue
             times = 0 if Path(folder, name).is_dir() else stat.st_mtime_ns
             found[str(here / name)] = (stat.st_mode, stat.st_size if times else 0, times)
