@@ -31,6 +31,8 @@ _log = logging.getLogger("nas.worker")
 _STATE = text("SELECT state FROM trials WHERE trial_id = :trial")
 _CHECKPOINT_SECONDS = 60.0
 """Longest part of a training that a lost machine costs, or the epoch that it was in if that is longer."""
+_STORING_SHARE = 0.1
+"""Largest share of a training's time that goes into storing its checkpoint; a lost machine then costs more."""
 _PAUSE_SECONDS = 30.0
 """Pause after the storage did not answer, in which trainings go on without it."""
 _POLL_SECONDS = 2.0
@@ -101,7 +103,8 @@ class _EpochFiles:
     """Progress and checkpoint of a training, which are stored for the other machines after its epochs.
 
     The progress after each epoch; the checkpoint if more than a minute would be lost with the machine before the next
-    epoch ends. A training does not wait for the storage: what is missing is stored after a later epoch.
+    epoch ends, and if storing takes a tenth of the time at most. A training does not wait for a storage that is away:
+    what is missing is stored after a later epoch.
 
     Args:
         shared: None in a study of one machine.
@@ -109,7 +112,7 @@ class _EpochFiles:
 
     def __init__(self, shared: SharedStudy | None, files: TrialFiles) -> None:
         self._shared, self._files = shared, files
-        self._not_before = -float("inf")
+        self._not_before, self._storing_seconds = -float("inf"), 0.0
         self._stored_at = self._epoch_at = time.monotonic()
 
     def publish(self, is_ours: Callable[[SharedStudy], bool]) -> bool:
@@ -126,9 +129,10 @@ class _EpochFiles:
             if not is_ours(self._shared):
                 return False
             self._shared.publish_at_once(self._files.progress)
-            if now + epoch_seconds - self._stored_at > _CHECKPOINT_SECONDS:
+            unstored = now + epoch_seconds - self._stored_at
+            if unstored > max(_CHECKPOINT_SECONDS, self._storing_seconds / _STORING_SHARE):
                 self._shared.publish_at_once(self._files.checkpoint)
-                self._stored_at = now
+                self._stored_at, self._storing_seconds = now, time.monotonic() - now
         except SQLAlchemyError:
             self._not_before = time.monotonic() + _PAUSE_SECONDS
         return True

@@ -88,7 +88,7 @@ def publish_definition(folder: Path, file: StudyFile, files: SharedFiles) -> str
     sources |= {f"{MEMBER_WEIGHTS}/{one.name}": one.path for one in file.settings.member_weights}
     for name, path in sources.items():
         if path.is_file():
-            files.put(name, path.read_bytes())
+            files.put_file(name, path)
     files.put(CONDITIONS, json.dumps(conditions_here(), indent=1).encode())
     bare = {"storage": addresses.without_password(file.storage), "tracking": addresses.without_password(file.tracking)}
     files.put(STUDY, json.dumps({**file.model_dump(mode="json"), **bare}, indent=1).encode())

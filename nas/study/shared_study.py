@@ -91,7 +91,7 @@ class SharedStudy:
     def publish_file(self, file: Path) -> None:
         """Store a file of a training, if it exists and is not too large for the storage."""
         if self._is_storable(file):
-            self.files.put(self._path(file), file.read_bytes())
+            self.files.put_file(self._path(file), file)
 
     def publish_at_once(self, file: Path) -> None:
         """Store a file of a training as `publish_file` does, by one attempt.
@@ -100,7 +100,7 @@ class SharedStudy:
             SQLAlchemyError: the storage does not answer.
         """
         if self._is_storable(file):
-            self.files.put_at_once(self._path(file), file.read_bytes())
+            self.files.put_at_once(self._path(file), file)
 
     def _is_storable(self, file: Path) -> bool:
         """Return whether a file is there and not too large; log once of each name what its size costs."""

@@ -19,6 +19,16 @@ CREATE TABLE IF NOT EXISTS nas_files (
     PRIMARY KEY (study_id, path))""",
     "ALTER TABLE nas_files ALTER COLUMN content SET STORAGE EXTERNAL",  # weights do not shrink by compression
     """\
+CREATE TABLE IF NOT EXISTS nas_parts (
+    study_id INTEGER NOT NULL,
+    path VARCHAR(255) NOT NULL,
+    number INTEGER NOT NULL,
+    sha256 VARCHAR(64) NOT NULL,
+    content BYTEA NOT NULL,
+    PRIMARY KEY (study_id, path, number),
+    FOREIGN KEY (study_id, path) REFERENCES nas_files (study_id, path) ON DELETE CASCADE)""",
+    "ALTER TABLE nas_parts ALTER COLUMN content SET STORAGE EXTERNAL",
+    """\
 CREATE TABLE IF NOT EXISTS nas_machines (
     study_id INTEGER NOT NULL REFERENCES studies (study_id) ON DELETE CASCADE,
     machine VARCHAR(32) NOT NULL,
@@ -36,7 +46,8 @@ CREATE TABLE IF NOT EXISTS nas_claims (
     machine VARCHAR(32) NOT NULL,
     PRIMARY KEY (study_id, task))""",
 )
-_ARE_THERE = text("SELECT to_regclass('nas_claims') IS NOT NULL")
+_ARE_THERE = text("SELECT to_regclass('nas_claims') IS NOT NULL AND to_regclass('nas_parts') IS NOT NULL")
+"""Tables of the first version and of the last; databases of earlier ones have no parts of files."""
 
 
 def create_tables(storage: RetryingStorage) -> None:

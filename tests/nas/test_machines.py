@@ -1,6 +1,9 @@
 """Several machines on one study: folders of one process, with a formula instead of training, and one PostgreSQL."""
 
+import hashlib
+import io
 import json
+import random
 import shutil
 import socket
 import threading
@@ -28,7 +31,7 @@ from nas.locks import Lock
 from nas.records.trial_attributes import HOST, MACHINE, RETRY_OF
 from nas.records.trial_files import TrialFiles
 from nas.study import machines as machines_module
-from nas.study import shared_study, stock_training
+from nas.study import shared_files, shared_study, stock_training
 from nas.study.conditions import conditions_here
 from nas.study.consistency import Repair
 from nas.study.database_lock import DatabaseLock
@@ -452,6 +455,24 @@ class TestLostMachine:
                 assert epochs.publish(lambda _: True)
             assert len(stored) - 1 <= max(1, 40 * seconds / max(30.0, seconds))
 
+    def test_storing_a_large_checkpoint_takes_a_tenth_of_a_training_at_most(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now, storing = [0.0], [0.0]
+        monkeypatch.setattr(shared_trials, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+        def publish(file: Path) -> None:
+            if file.name == "checkpoint.bin":
+                now[0] += 30.0
+                storing[0] += 30.0
+
+        storage: Any = SimpleNamespace(publish_at_once=publish)
+        epochs = shared_trials._EpochFiles(storage, TrialFiles(tmp_path))
+        for _ in range(1000):
+            now[0] += 1.0
+            epochs.publish(lambda _: True)
+        assert 0.08 < storing[0] / now[0] <= 0.12
+
     def test_checkpoint_that_is_too_large_for_the_storage_is_named_once(
         self, first: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -670,12 +691,68 @@ class TestFiles:
         assert "trials/0002/weights.pt" not in stored
         assert {"trials/0001/weights.pt", "trials/0002/outcome.json", "base/weights.pt"} <= stored
 
-    def test_rows_go_with_the_study(self, first: Study) -> None:
+    def test_large_file_is_stored_in_parts(self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shared_files, "_PART_BYTES", 1000)
+        files, others, path = shared(first).files, shared(another()).files, "trials/0000/checkpoint.bin"
+        for size, number in ((3500, 4), (2000, 2), (1000, 1), (4001, 5), (999, 5)):  # those of before are left
+            content = random.Random(size).randbytes(size)
+            files.put(path, content)
+            assert files.get(path) == others.get(path) == content
+            assert parts(first, path) == number
+            (listed,) = [one for one in files.listing() if one.path == path]
+            assert (listed.size, listed.sha256) == (size, hashlib.sha256(content).hexdigest())
+            assert files.damaged() == []
+        files.delete([path])
+        assert (files.get(path), parts(first, path)) == (None, 0)
+
+    @pytest.mark.parametrize(
+        "damage", ["DELETE FROM nas_parts WHERE number = 2", "UPDATE nas_parts SET content = 'x' WHERE number = 1"]
+    )
+    def test_damage_in_a_part_is_found(self, first: Study, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shared_files, "_PART_BYTES", 10)
+        shared(first).files.put("trials/0000/weights.pt", b"x" * 25)
+        with first.storage.engine.begin() as connection:
+            connection.execute(text(damage))
+        assert shared(first).files.damaged() == ["trials/0000/weights.pt"]
+
+    def test_files_of_earlier_versions_are_read(self, first: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        """These stored each file as one value, in a database without the table of parts."""
+        shared(first).files.put("trials/0000/weights.pt", b"x" * 25)
+        with first.storage.engine.begin() as connection:
+            connection.execute(text("DROP TABLE nas_parts"))
+        monkeypatch.setattr(shared_files, "_PART_BYTES", 10)
+        files = SharedStudy(first.folder, first.storage, 1).files
+        assert (files.get("trials/0000/weights.pt"), files.damaged()) == (b"x" * 25, [])
+
+    def test_file_is_as_it_was_if_a_part_could_not_be_stored(
+        self, first: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shared_files, "_PART_BYTES", 10)
+        files = shared(first).files
+        files.put("trials/0000/weights.pt", b"x" * 25)
+
+        class Torn(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                if self.tell() >= 20:
+                    raise OSError("lost")
+                return super().read(size)
+
+        with pytest.raises(OSError, match="lost"):
+            files._write("trials/0000/weights.pt", Torn(b"y" * 45))
+        assert files.get("trials/0000/weights.pt") == b"x" * 25
+
+    def test_rows_go_with_the_study(self, first: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(shared_files, "_PART_BYTES", 100)
         run(first)
         number = first.storage.get_study_id_from_name("small")
         first.storage.delete_study(number)
-        for table in ("nas_files", "nas_machines", "nas_claims"):
+        for table in ("nas_files", "nas_parts", "nas_machines", "nas_claims"):
             assert first.storage.rows(text(f"SELECT count(*) FROM {table}"))[0][0] == 0  # noqa: S608 - names of ours
+
+
+def parts(study: Study, path: str) -> int:
+    """Return in how many parts a file is stored; 0 for one value."""
+    return study.storage.rows(text("SELECT count(*) FROM nas_parts WHERE path = :path"), {"path": path})[0][0]
 
 
 def run_and_stop(first: Study, second: Study) -> None:
@@ -886,7 +963,7 @@ class TestCleaningAStudyInADatabase:
 
     @staticmethod
     def rows(study: Study) -> list[int]:
-        tables = ("studies", "trials", "nas_files", "nas_machines", "nas_claims")
+        tables = ("studies", "trials", "nas_files", "nas_parts", "nas_machines", "nas_claims")
         with study.storage.engine.connect() as connection:
             counts = [text(f"SELECT count(*) FROM {table}") for table in tables]  # noqa: S608 - names of ours
             return [connection.execute(count).scalar_one() for count in counts]
@@ -923,4 +1000,4 @@ class TestCleaningAStudyInADatabase:
         assert "is running on" in refused.stderr
         Machines(study.storage, study_id(study.storage, study.name), "another").end()
         assert "deleting its trials in postgresql" in self.clean(study, "--everywhere")
-        assert self.rows(study) == [0, 0, 0, 0, 0]
+        assert self.rows(study) == [0] * 6
