@@ -180,13 +180,8 @@ class Settings(FrozenModel):
         return list(dict.fromkeys(predicted))
 
     @property
-    def searches_one(self) -> bool:
-        """Whether a single space is searched: no models of another study, and not several members."""
-        return self.confirms is None and not self.members
-
-    @property
-    def has_effects(self) -> bool:
-        """Whether architectures are proposed, whose operators have effects."""
+    def proposes(self) -> bool:
+        """Whether architectures are proposed, so that there is a ranking of candidates, and effects of operators."""
         return self.confirms is None and not self.stock_only
 
     @property

@@ -207,16 +207,22 @@ class JoinedSpace:
         return rng.choice(self.open_members).sample(rng)
 
     def mutate(self, architecture: Architecture, rng: random.Random, *, steps: int = 1) -> Architecture:
-        """Return a neighbour in the same member, or sometimes a random architecture of another member."""
+        """Return a neighbour in the same member, or sometimes a random architecture of another member.
+
+        Of a closed member it is always one of another.
+        """
         member = self.member_of(architecture)
         others = [other for other in self.open_members if other is not member]
-        if others and rng.random() < _ANOTHER_MEMBER:
+        if others and (member.short_name in self.closed or rng.random() < _ANOTHER_MEMBER):
             return rng.choice(others).sample(rng)
         return member.mutate(architecture, rng, steps=steps)
 
     def cross(self, left: Architecture, right: Architecture, rng: random.Random) -> Architecture:
         """Return an architecture with each choice from one of two others; a neighbour of one if members differ."""
         member = self.member_of(left)
+        parents = [one for one in (left, right) if self.is_open(one)]
+        if len(parents) < len((left, right)):
+            return self.mutate(rng.choice(parents or (left, right)), rng)
         if self.member_of(right) is member:
             return member.cross(left, right, rng)
         chosen = rng.choice((left, right))

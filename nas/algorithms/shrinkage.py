@@ -51,6 +51,20 @@ class Shrinkage:
     seeds: int
 
 
+class Reference(NamedTuple):
+    """Model that selected architectures are compared with.
+
+    Attributes:
+        accuracy: mean over its seeds.
+        seeds: number of them.
+        share: of the selected architectures that are compared with it.
+    """
+
+    accuracy: float
+    seeds: int
+    share: float = 1.0
+
+
 class _Component(NamedTuple):
     """Normal distribution of the fresh difference, given `tau` and `sigma`."""
 
@@ -73,13 +87,32 @@ def predict(
     Returns:
         None if none is selected, or too few are there.
     """
-    compared = without_failed(architectures, noise.deviation)
+    return predict_groups([architectures], [Reference(*reference)], noise, seeds=seeds)
+
+
+def predict_groups(
+    groups: Sequence[Sequence[Scored]], references: Sequence[Reference], noise: SeedNoise, *, seeds: int
+) -> Shrinkage | None:
+    """Predict what a confirmation will measure of architectures of several groups, each with a level of its own.
+
+    Args:
+        groups: architectures of the search but the references; spread and trend are those of all groups.
+        references: which the selected ones are compared with; their shares add up to 1.
+        noise: between seeds.
+        seeds: of the confirmation, for every model.
+
+    Returns:
+        None if none is selected, or too few are there.
+    """
+    parted = [each for group in groups if (each := without_failed(group, noise.deviation))]
+    compared = [one for group in parted for one in group]
     selected = np.array([one.is_selected for one in compared], dtype=np.float64)
-    if len(compared) < LEAST or not selected.any():
+    if len(compared) < LEAST + len(parted) - 1 or not selected.any():
         return None
     share = selected / selected.sum()
-    difference = float(share @ np.array([one.accuracy for one in compared])) - reference[0]
-    parts = list(_components(compared, share, reference, noise, seeds))
+    level = sum(one.share * one.accuracy for one in references)
+    difference = float(share @ np.array([one.accuracy for one in compared])) - level
+    parts = list(_components(parted, share, references, noise, seeds))
     weights = np.exp(np.array([part.log_weight for part in parts]) - max(part.log_weight for part in parts))
     weights /= weights.sum()
     means, deviations = (np.array([getattr(part, name) for part in parts]) for name in ("mean", "deviation"))
@@ -96,17 +129,23 @@ def predict(
 
 
 def _components(
-    architectures: Sequence[Scored], share: FloatArray, reference: tuple[float, int], noise: SeedNoise, seeds: int
+    groups: Sequence[Sequence[Scored]],
+    share: FloatArray,
+    references: Sequence[Reference],
+    noise: SeedNoise,
+    seeds: int,
 ) -> Iterator[_Component]:
     """Yield the distribution of the fresh difference on the grid of `sigma` and `tau`."""
+    architectures = [one for group in groups for one in group]
     accuracies = np.array([one.accuracy for one in architectures])
     counts = np.array([one.seeds for one in architectures])
-    design = design_of([architectures])
-    level, trained = reference
-    again = (share**2).sum() / seeds + 1 / seeds
+    design = design_of(groups)
+    level = sum(one.share * one.accuracy for one in references)
+    trained = sum(one.share**2 / one.seeds for one in references)
+    again = (share**2).sum() / seeds + sum(one.share**2 for one in references) / seeds
     for point in grid(noise, float(accuracies.std())):
         log_likelihood, mean, spread = _posterior(accuracies, design, point.variance / counts, point.tau, share)
-        total = spread + point.variance * (1 / trained + again)
+        total = spread + point.variance * (trained + again)
         yield _Component(log_likelihood + point.log_prior, mean - level, float(np.sqrt(total)))
 
 

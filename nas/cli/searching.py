@@ -106,11 +106,13 @@ def _print_calibration(plan: "Plan") -> None:
     """Print what a calibration trains, how long that takes, and what it may choose."""
     from nas.report.budget import MOST_SEEDS
     from nas.words import duration
+    from nas.workflows.calibrate import size_of
     from nas.workflows.calibrated_search import MOST_GROWTH, seconds
 
     with show.err.status("timing the stock model"):
         took = duration(seconds(plan))
-    trained = "the stock model and two neighbours with two seeds, the stock model also 3 times as long"
+    size = size_of(plan.space)
+    trained = f"{size.short_in_words}, {size.longer_in_words} also 3 times as long"
     bound = f"sets at most {MOST_GROWTH} times these epochs, and {MOST_SEEDS} seeds"
     show.lines([f"calibrate {trained}: about {took}, before the search; {bound}"])
 
@@ -350,7 +352,7 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
     """Return what the stock model still gains, if that is measured; else when it will be said.
 
     It is measured in this study, in the one that it refines, or by equal trainings that are in the score cache. Empty
-    for several members, whose stock models differ.
+    where only stock models are trained.
     """
     from nas.cli.fronts import trust_of
     from nas.study.folders import STUDY, command, study_folder
@@ -366,10 +368,12 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
         if trust is not None and trust.slope is not None:
             where = "" if folder == plan.folder else f"in {folder.name} "
             return f"{where}{trust.slope.sentence}"
-    if plan.file.settings.members:
+    if plan.file.settings.stock_only:
         return ""
     if plan.file.settings.base is None:
         return f"not measured from scratch; after the search: {command('trust', plan.folder)} --measure"
+    if plan.file.settings.members:
+        return "whether the budget is long enough to rank is said at the end of the search"
     found = cached_slope(plan)
     if found is not None:
         return f"(trained before) {found.sentence}"

@@ -28,7 +28,8 @@ Measure = Annotated[
     typer.Option(
         "--measure",
         help="First train what measures noise and slope: the stock model and two neighbours with two seeds, and the "
-        "stock model three times as long. They are kept in STUDY-calibrate.",
+        "stock model three times as long; of several members each stock model and a neighbour. They are kept in "
+        "STUDY-calibrate.",
     ),
 ]
 
@@ -130,11 +131,11 @@ def _require_unset(typed: options.Typed) -> None:
 def _plan(study: "Study", typed: options.Typed) -> "TrainingsPlan":
     """Plan what measures noise and slope, and print what is trained and about how long it takes."""
     from nas.words import with_unit
-    from nas.workflows.calibrate import plan_of
+    from nas.workflows.calibrate import plan_of, size_of
 
-    found = plan_of(study, typed["workers"])
-    trained = f"the stock model and two neighbours with two seeds, {with_unit(found.epochs, 'epoch')}"
-    show.lines([f"measure   {trained}, and the stock model 3 times as long: {found.left}"])
+    found, size = plan_of(study, typed["workers"]), size_of(study.searched)
+    trained = f"{size.short_in_words}, {with_unit(found.epochs, 'epoch')}"
+    show.lines([f"measure   {trained}, and {size.longer_in_words} 3 times as long: {found.left}"])
     return found
 
 

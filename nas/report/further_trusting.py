@@ -69,7 +69,7 @@ def _searched(search: Trained) -> Searched | None:
         return None
     cost = float(getattr(stock, main_cost(search.settings.objectives)))
     reference = Scored(accuracy=100 * stock.map50_95, seeds=stock.seeds, cost=cost)
-    return Searched(architectures=scored(search, stock), reference=reference, seeds=search.settings.seeds)
+    return Searched(architectures=scored(search), reference=reference, seeds=search.settings.seeds)
 
 
 def _measured(one: Earlier) -> Measured | None:

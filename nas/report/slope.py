@@ -77,6 +77,7 @@ class Slope:
         is_longer: whether a longer training shows the gain, after a candidate's budget; else trial 0 does.
         enough: epochs with which the gain would be no more than the difference; None unless it is steep.
         measure: command that measures a longer training; empty if none is named.
+        member: whose stock model it is among several; else empty.
     """
 
     epochs: int
@@ -89,6 +90,7 @@ class Slope:
     is_longer: bool
     enough: Budgets | None
     measure: str = ""
+    member: str = ""
 
     @property
     def finding(self) -> Steepness:
@@ -132,9 +134,14 @@ class Slope:
         return f"{verb} {size} points in another {with_unit(self.epochs, 'epoch')} (90 %: {low} to {high})"
 
     @property
+    def gain_in_words(self) -> str:
+        """Whose gain it is, and how much."""
+        return f"the stock model{f' of {self.member}' if self.member else ''} {self.amount}"
+
+    @property
     def sentence(self) -> str:
         """Finding in one line."""
-        gained = f"the stock model {self.amount}"
+        gained = self.gain_in_words
         is_margin = self.difference <= MARGIN
         beside = f"the {self.difference:.1f} points {'that matter' if is_margin else 'between candidates'}"
         match self.finding:
@@ -164,7 +171,20 @@ class Slope:
     def as_document(self) -> dict[str, Any]:
         """Return the slope as values for JSON, with its words."""
         words = {"finding": str(self.finding), "favours_fast": self.favours_fast, "sentence": self.sentence}
-        return {**asdict(self), **words}
+        return {name: value for name, value in {**asdict(self), **words}.items() if value or name != "member"}
+
+
+def decisive(slopes: Sequence[Slope]) -> Slope | None:
+    """Return the slope of several stock models that decides on the budget: the one that asks for most epochs.
+
+    Without one that asks for more, one that cannot be told; only if there is no such one either, a flat one.
+    """
+
+    def weight(one: Slope) -> tuple[bool, float, bool, float]:
+        is_steep = one.finding is Steepness.STEEP
+        return is_steep, one.enough.epochs if one.enough else 0, one.finding is Steepness.NOT_TOLD, one.gain
+
+    return max(slopes, key=weight, default=None)
 
 
 _NOT_TOLD = "whether the budget is long enough to rank cannot be told"
@@ -178,6 +198,7 @@ def slope(
     longer: Sequence[End] = (),
     noise: SeedNoise | None = None,
     measure: str = "",
+    member: str = "",
 ) -> Slope | None:
     """Return how much the stock model gains in further epochs; None while that is not measured.
 
@@ -188,6 +209,7 @@ def slope(
         longer: longer trainings of the stock model that start as its trial does; their epochs without those before.
         noise: between seeds, in points, with what a seed does to all architectures alike; None takes what is typical.
         measure: command that measures a longer training.
+        member: whose records and accuracies these are among several; else empty.
     """
     stock = stock_of(records)
     ends = _ends(settings, stock, base, longer)
@@ -215,6 +237,7 @@ def slope(
         is_longer=is_longer,
         enough=_enough(settings, ends, gain, target, deviation) if gain - reach > target else None,
         measure=measure,
+        member=member,
     )
 
 

@@ -68,8 +68,10 @@ class Trust(InWords):
         noise_epochs: of the trainings that it was measured with; None if they are those of the search.
         image_error: standard error of a finalist's difference from the sample of images that judge; None before a
             confirmation, or if that stores no matches on them.
-        best: trial of the most accurate model of the front; None if that is the stock model, or there is none.
-        best_difference: to the stock model.
+        best: trial of the most accurate model of the front; None if that is the stock model, or there is none. Of
+            several members that of the largest gain.
+        best_difference: to the stock model, of several to the most accurate one that costs no more; if all cost more,
+            to that of its member.
         best_seeds: of the best and the stock model, the fewer.
         shrinkage: predicted, of the finalists of the confirmation, or before it of the front by search scores; None
             without noise, or for too few architectures.
@@ -78,7 +80,9 @@ class Trust(InWords):
         confirmed_epochs: of the trainings of the confirmation; None before it.
         findings: numbers of finalists by what the verdict says of them, the best first; empty before a verdict.
         orders: of shorter and longer trainings.
-        slope: of the stock model; None while it is not measured.
+        slope: of the stock model; None while it is not measured. Of several members the one that decides on the budget.
+        slopes: of the stock model of each of several members whose is measured; empty where there is one.
+        members: names of several members; empty where there is one.
         finalists: of the confirmation; before it those that it would have, at most eight.
         measure: command that measures noise and slope.
         confirm: command that judges the front.
@@ -113,6 +117,13 @@ class Trust(InWords):
     changes: tuple[str, ...] = ()
     findings: Mapping[Finding, int] = field(default_factory=dict)
     nothing_learned: tuple[str, ...] = ()
+    slopes: tuple[Slope, ...] = ()
+    members: tuple[str, ...] = ()
+
+    @property
+    def _bar(self) -> str:
+        """What gains stand beside, in words."""
+        return "the stock models at equal cost" if self.members else "stock"
 
     @property
     def least_differences(self) -> Mapping[int, float] | None:
@@ -139,7 +150,8 @@ class Trust(InWords):
         """Return the report in words."""
         base = "" if self.base_epochs is None else f"--base-epochs {self.base_epochs} "
         budget = f"{base}--epochs {self.epochs}, {with_unit(self.seeds, 'seed')}"
-        heading = f"Trust in {self.study}: {with_unit(self.architectures, 'architecture')}, {budget}"
+        members = f" of {', '.join(self.members)}" if self.members else ""
+        heading = f"Trust in {self.study}: {with_unit(self.architectures, 'architecture')}{members}, {budget}"
         if self.nothing_learned:
             return [heading, "", *self.recommendation()]
         parts = {
@@ -149,11 +161,18 @@ class Trust(InWords):
             "confirm": self._found_by_confirmation(),
             "shrinks": self._shrinkage(),
             "measured": self._measured(),
-            "slope": self.slope.sentence if self.slope else f"not measured: {self.no_slope} ({self.measure})",
         }
+        slopes = [("slope", one.sentence) for one in self.slopes or [self.slope] if one is not None]
+        if self.no_slope:
+            slopes.append(("slope", f"not measured: {self.no_slope} ({self.measure})"))
         orders = [("order", one.sentence) for one in self.orders]
         shown = [(name, text) for name, text in parts.items() if text]
-        return [heading, *(f"{name:<9} {text}" for name, text in [*shown, *orders]), "", *self.recommendation()]
+        return [
+            heading,
+            *(f"{name:<9} {text}" for name, text in [*shown, *slopes, *orders]),
+            "",
+            *self.recommendation(),
+        ]
 
     def recommendation(self) -> list[str]:
         """Return what to do: a sentence on the ranking, and the budget."""
@@ -165,9 +184,10 @@ class Trust(InWords):
             return f"Noise is not measured, so no difference can be told from it: {self.measure}"
         detected = f"This ranking tells differences above {self.least:.1f} points"
         if self.best is None or self.best_difference is None:
-            found = "nothing that was tried scores above the stock model"
+            bar = self._bar if self.members else "the stock model"
+            found = f"nothing that was tried scores above {bar}"
         else:
-            found = f"the front's best is {self.best_difference:+.1f}"
+            found = f"the front's best is {self.best_difference:+.1f}{f' over {self._bar}' if self.members else ''}"
         if self.findings:
             return f"{detected}; {found}. {self._judged(self.noise)}"
         if self.best is None or self.best_difference is None:
@@ -277,7 +297,7 @@ class Trust(InWords):
         if self.confirmed_epochs is None:
             who, other = "the front by search scores is", "; nas confirm takes that by expected scores"
         return (
-            f"{who} {found.difference:+.1f} points over stock{'' if single else ' on average'}, "
+            f"{who} {found.difference:+.1f} points over {self._bar}{'' if single else ' on average'}, "
             f"{found.fresh:+.1f} expected with "
             f"{found.seeds} fresh seeds: {found.expected:.1f} less ({found.low:.1f} to {found.high:.1f}){other}"
         )
@@ -290,12 +310,17 @@ class Trust(InWords):
         fresh = f"{after:+.1f} with fresh seeds{how}"
         change = f"{abs(before - after):.1f} {'less' if before >= after else 'more'}"
         who = "the finalist was" if self.finalists == 1 else "finalists were on average"
-        return f"{who} {before:+.1f} points over stock, {fresh}: {change}"
+        return f"{who} {before:+.1f} points over {self._bar}, {fresh}: {change}"
 
     def as_document(self) -> dict[str, Any]:
         """Return the report as values for JSON, with its words."""
+        values = asdict(self)
+        if not self.members:
+            del values["members"], values["slopes"]
+        several = {"slopes": [one.as_document() for one in self.slopes], "members": list(self.members)}
         return {
-            **asdict(self),
+            **values,
+            **(several if self.members else {}),
             "nothing_learned": list(self.nothing_learned),
             "least_differences": by_number(self.least_differences),
             "confirmed_differences": by_number(self.confirmed_differences),

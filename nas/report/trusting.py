@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean
 from typing import Any
@@ -11,11 +12,12 @@ from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.rank_agreement import agreement
 from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, estimate_with_seeds
-from nas.algorithms.shrinkage import Shrinkage, predict
+from nas.algorithms.shrinkage import Reference, Shrinkage, predict_groups
 from nas.defaults import MOST_FINALISTS, SEEDS
-from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
+from nas.records.record import Record, its_stock, mean_over_seeds, pareto_front_of, stock_of, stocks_of
 from nas.report.few_images import subset_in_words
-from nas.report.slope import End, Slope, slope
+from nas.report.slope import End, Slope, decisive, slope
+from nas.report.stock_front import bars
 from nas.report.trust import FINDINGS, Order, Trust
 from nas.report.unlearned import nothing_learned
 from nas.report.unmeasured import why_no_noise, why_no_slope
@@ -44,13 +46,10 @@ def trust(
     noise, noise_epochs = noise_of(search, again), None
     if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
         noise, noise_epochs = elsewhere
-    stock, found = stock_of(search.records), slope_of(search, again, measure=measure)
+    slopes = slopes_of(search, again, measure=measure)
     front = pareto_front_of(search.records, search.settings.objectives)
     others = [one for one in front if one.role != "stock"]
-    best = max(others, key=lambda one: one.map50_95 or 0.0, default=None)
-    difference = None
-    if best is not None and stock is not None:
-        difference = 100 * ((best.map50_95 or 0.0) - (stock.map50_95 or 0.0))
+    best, stock, difference = _best(search, others)
     is_above = difference is not None and difference > 0
     fewest = min(one.seeds for one in (best, stock)) if best is not None and stock is not None else 1
     confirmed = verdict if verdict is not None and verdict.finalists else None
@@ -67,20 +66,52 @@ def trust(
         best=best.trial if best is not None and is_above else None,
         best_difference=difference,
         best_seeds=fewest,
-        shrinkage=None if noise is None or stock is None else _shrinkage(search, stock, others, noise, confirmed),
+        shrinkage=None if noise is None else _shrinkage(search, others, noise, confirmed),
         measured=confirmed.shrinkage if confirmed else None,
         confirmed_epochs=confirmed.epochs if confirmed else None,
         findings=_findings(confirmed),
         orders=tuple(_orders(search, again)),
-        slope=found,
+        slope=slopes.decisive,
+        slopes=tuple(slopes.found) if search.settings.members else (),
+        members=search.settings.members,
         finalists=len(confirmed.finalists) if confirmed else number_of_finalists(front),
         measure=measure,
         confirm=confirm,
         nothing_learned=tuple(nothing_learned(search.settings, search.records, search.base)),
         images=subset_in_words(search.settings.subset),
         no_noise="" if noise else why_no_noise(again),
-        no_slope="" if found else why_no_slope(search, again),
+        no_slope=slopes.missing,
     )
+
+
+def _best(search: Trained, others: Sequence[Record]) -> tuple[Record | None, Record | None, float | None]:
+    """Return the model with the largest gain, what it is compared with, and that gain in points.
+
+    Args:
+        others: models of the front without the stock models.
+
+    Returns:
+        Without a stock model to compare with, the most accurate one alone.
+    """
+    stocks, cost = stocks_of(search.records), main_cost(search.settings.objectives)
+    compared = [(one, stock) for one in others if (stock := reference_of(one, stocks, cost)) is not None]
+    if not compared:
+        return max(others, key=lambda one: one.map50_95 or 0.0, default=None), None, None
+
+    def gain(pair: tuple[Record, Record]) -> float:
+        return 100 * ((pair[0].map50_95 or 0.0) - (pair[1].map50_95 or 0.0))
+
+    best = max(compared, key=gain)
+    return *best, gain(best)
+
+
+def reference_of(record: Record, stocks: Sequence[Record], cost: str) -> Record | None:
+    """Return the stock model that a model is compared with: of several the most accurate one that costs no more.
+
+    If all cost more, that of its member; None if that has not finished.
+    """
+    own = its_stock(record, stocks)
+    return next((bar.best or own for bar in bars([record], stocks, cost)), own)
 
 
 def number_of_finalists(front: Sequence[Record]) -> int:
@@ -126,22 +157,57 @@ def _layout(studies: Sequence[Trained]) -> Trainings:
     }
 
 
-def slope_of(search: Trained, again: Sequence[Trained], *, measure: str = "") -> Slope | None:
+@dataclass(frozen=True, kw_only=True)
+class Slopes:
+    """Slopes of the stock models of a search.
+
+    Attributes:
+        found: those that are measured.
+        missing: why one is not measured; empty if all are.
+    """
+
+    found: Sequence[Slope]
+    missing: str
+
+    @property
+    def decisive(self) -> Slope | None:
+        """The one that decides on the budget; None while one that is missing may ask for more epochs."""
+        one = decisive(self.found)
+        return None if one is not None and self.missing and not one.favours_fast else one
+
+
+def slopes_of(search: Trained, again: Sequence[Trained], *, measure: str = "") -> Slopes:
+    """Return the slope of the stock model, or those of all members whose stock model has finished."""
+    names = [one.member for one in stocks_of(search.records)] or list(search.settings.members[:1]) or [""]
+    slopes = {name: slope_of(search, again, measure=measure, member=name) for name in names}
+    whose = next((name for name, found in slopes.items() if found is None), None)
+    why = ""
+    if whose is not None:
+        why = why_no_slope(search.of_member(whose), [one.of_member(whose) for one in again])
+        why = f"{whose}: {why}" if whose else why
+    return Slopes(found=[one for one in slopes.values() if one is not None], missing=why)
+
+
+def slope_of(search: Trained, again: Sequence[Trained], *, measure: str = "", member: str = "") -> Slope | None:
     """Return the slope of the stock model, with its longer trainings from the same weights.
 
     Args:
         measure: command that measures a longer training.
+        member: whose stock model, of several.
     """
+    own = search.of_member(member)
     longer = [
         End(one.epochs, stock.map50_95, stock.seeds)
-        for one in again
+        for one in (each.of_member(member) for each in again)
         if one.epochs > search.epochs
         and one.settings.base == search.settings.base
         and (stock := stock_of(one.records)) is not None
         and stock.map50_95 is not None
     ]
     noise = estimate_with_seeds(layouts(search, again))
-    return slope(search.settings, search.records, base=search.base, longer=longer, noise=noise, measure=measure)
+    return slope(
+        search.settings, own.records, base=own.base, longer=longer, noise=noise, measure=measure, member=member
+    )
 
 
 def _findings(confirmed: Verdict | None) -> Mapping[Finding, int]:
@@ -159,7 +225,7 @@ def _image_error(confirmed: Verdict | None) -> float | None:
 
 
 def _shrinkage(
-    search: Trained, stock: Record, front: Sequence[Record], noise: SeedNoise, confirmed: Verdict | None
+    search: Trained, front: Sequence[Record], noise: SeedNoise, confirmed: Verdict | None
 ) -> Shrinkage | None:
     """Return what the finalists lose with fresh seeds, in points; before a confirmation, the front by search scores.
 
@@ -169,17 +235,37 @@ def _shrinkage(
     if confirmed is not None:
         selected = {one.fingerprint for one in confirmed.finalists}
     seeds = SEEDS if confirmed is None else len(confirmed.seeds)
-    architectures = scored(search, stock, selected)
-    return predict(architectures, (100 * (stock.map50_95 or 0.0), stock.seeds), noise, seeds=seeds)
+    references = _references(search, selected, confirmed)
+    groups = [scored(search.of_member(member), selected) for member in search.settings.members or ("",)]
+    return predict_groups(groups, references, noise, seeds=seeds) if references else None
 
 
-def scored(search: Trained, stock: Record, selected: Collection[str] = ()) -> list[Scored]:
-    """Return the architectures of a search that have scores, without the stock model; accuracies in points.
+def _references(search: Trained, selected: Collection[str], confirmed: Verdict | None) -> list[Reference]:
+    """Return the stock models that the selected architectures are compared with; in a confirmation as it has done."""
+    stocks, cost = stocks_of(search.records), main_cost(search.settings.objectives)
+    judged = {one.fingerprint: one.stock for one in confirmed.finalists} if confirmed else {}
+    found = [
+        next((stock for stock in stocks if stock.member == judged[one.fingerprint]), None)
+        if one.fingerprint in judged
+        else reference_of(one, stocks, cost)
+        for one in mean_over_seeds(search.records)
+        if one.fingerprint in selected and one.role != "stock"
+    ]
+    compared = Counter(stock.fingerprint for stock in found if stock is not None)
+    return [
+        Reference(100 * (one.map50_95 or 0.0), one.seeds, compared[one.fingerprint] / compared.total())
+        for one in stocks
+        if one.fingerprint in compared
+    ]
+
+
+def scored(search: Trained, selected: Collection[str] = ()) -> list[Scored]:
+    """Return the architectures of a search that have scores, without the stock models; accuracies in points.
 
     Args:
         selected: fingerprints of those that are trained again.
     """
-    cost = main_cost(search.settings.objectives)
+    cost, stocks = main_cost(search.settings.objectives), {one.fingerprint for one in stocks_of(search.records)}
     return [
         Scored(
             accuracy=100 * one.map50_95,
@@ -188,7 +274,7 @@ def scored(search: Trained, stock: Record, selected: Collection[str] = ()) -> li
             is_selected=one.fingerprint in selected,
         )
         for one in mean_over_seeds(search.records)
-        if one.map50_95 is not None and getattr(one, cost) and one.fingerprint != stock.fingerprint
+        if one.map50_95 is not None and getattr(one, cost) and one.fingerprint not in stocks
     ]
 
 

@@ -28,7 +28,6 @@ from nas.study.folders import (
 from nas.study.machines import stock_training_of
 from nas.study.measured_latencies import MeasuredLatencies
 from nas.study.named_addresses import require_named
-from nas.study.one_member import require_one_member
 from nas.study.shared_study import SharedStudy
 from nas.study.storage import TRIALS, open_storage, study_id
 from nas.study.storage_retries import RetryingStorage
@@ -293,12 +292,16 @@ class StoredStudy:
             reads_rungs: whether its accuracies at rungs are read, from one file a trial.
 
         Raises:
-            StudyError: this study is no search, or has several members.
+            StudyError: this study is no search, or has stock models alone.
         """
         if self.settings.confirms:
             search = self.folder.with_name(self.settings.confirms)
             raise StudyError(f"{self.name} trains models of another study again; ask: {command('trust', search)}")
-        require_one_member(self.name, self.settings, "nas trust")
+        if self.settings.stock_only:
+            raise StudyError(
+                f"{self.name}: has stock models alone, and no ranking of candidates; fresh seeds judge them: "
+                f"{command('confirm', self.folder)}"
+            )
         again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
         return (
             Trained.of(self.folder, self.file, records, reads_rungs=reads_rungs),

@@ -72,11 +72,14 @@ class Study(StoredStudy):
 
     @cached_property
     def searched(self) -> Space:
-        """Space of which architectures are proposed: without the members that are left out."""
+        """Space of which architectures are proposed: without the members that are left out, or have one alone."""
         if not isinstance(self.space, JoinedSpace):
             return self.space
-        left_out = self.stock_trainings.left_out
-        return self.space.without(left_out) if left_out else self.space
+        closed = set(self.stock_trainings.left_out)
+        fixed = {member.short_name for member in self.space.members if member.size == 1}
+        if closed | fixed < set(self.space.member_names):
+            closed |= fixed
+        return self.space.without(closed) if closed else self.space
 
     def forget_proposals(self) -> None:
         """Make sampler and filter anew when they are needed next: by now members may be left out."""

@@ -1,7 +1,7 @@
 """Find the studies beside a search that train models of it again: with other seeds, longer, or from scratch."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,7 @@ class Trained:
     Attributes:
         records: all of them.
         base: mAP50-95 of the stock model after its training before all trials; None without one.
+        bases: the same of several members, by name, without those that have none.
         rungs: accuracies at rungs, by trial and epoch.
         repeats: whether it trains with the budget of the search, so that only seeds differ.
         selects: whether its seeds are those by which the search selects.
@@ -31,6 +32,7 @@ class Trained:
     settings: Settings
     records: Sequence[Record]
     base: float | None = None
+    bases: Mapping[str, float] = field(default_factory=dict)
     rungs: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
     repeats: bool = False
     selects: bool = False
@@ -60,6 +62,7 @@ class Trained:
             settings=settings,
             records=records,
             base=base_accuracy(folder, settings),
+            bases=base_accuracies(folder, settings),
             rungs=_rungs(folder, records) if reads_rungs and settings.budget.rungs else {},
             repeats=search is not None and _is_equal_but_seeds(settings, search),
             selects=search is None or settings.budget.seed == search.budget.seed,
@@ -69,6 +72,13 @@ class Trained:
     def epochs(self) -> int:
         """Epochs of a candidate."""
         return self.settings.budget.epochs
+
+    def of_member(self, member: str) -> Self:
+        """Return the trainings of one of several members, as those of a single space; all for an empty name."""
+        if not member:
+            return self
+        own = [record for record in self.records if record.member == member]
+        return replace(self, records=own, base=self.bases.get(member), bases={})
 
 
 def base_accuracy(folder: Path, settings: Settings) -> float | None:
@@ -80,6 +90,16 @@ def base_accuracy(folder: Path, settings: Settings) -> float | None:
         return None
     outcome = TrialFiles.of_stock_model(folder).read_outcome() if settings.base is not None else None
     return outcome.get("map50_95") if outcome else None
+
+
+def base_accuracies(folder: Path, settings: Settings) -> dict[str, float]:
+    """Return what `base_accuracy` does of each of several members whose training has a score, by name."""
+    if settings.base is None or not settings.members:
+        return {}
+    outcomes = {
+        name: each.read_outcome() for name, each in TrialFiles.of_stock_models(folder, settings.members).items()
+    }
+    return {name: each["map50_95"] for name, each in outcomes.items() if each and each.get("map50_95") is not None}
 
 
 def calibration_of(search: str) -> str:

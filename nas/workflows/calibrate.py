@@ -1,11 +1,14 @@
 """Measure the noise between seeds and the slope of the stock model, with the fewest trainings that do.
 
 The stock model and two neighbours, each of which differs from it in one slot, are trained with two seeds at the budget
-of a search; the stock model also for three times as many epochs. The seeds are the first of the search, so that its own
-trial of the stock model is not trained a second time. Both are studies beside the search, and resume as any other.
+of a search; the stock model also for three times as many epochs. Of several members each has its stock model and one
+neighbour, and each stock model is trained longer: members learn at different speeds. The seeds are the first of the
+search, so that its own trial of the stock model is not trained a second time. Both are studies beside the search, and
+resume as any other.
 """
 
 import random
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -17,15 +20,66 @@ from nas.study.trained_again import calibration_of
 from nas.workflows.begin import require_same_data
 from nas.workflows.derived import derived_study, enqueue_missing, open_beside
 from nas.workflows.trainings_plan import TrainingsPlan, number_done, seconds_of_training
-from search_spaces import Architecture
+from search_spaces import Architecture, JoinedSpace, Space
 from search_spaces.errors import StudyError
 
 NEIGHBOURS, SEEDS, LONGER = 2, 2, 3
 """Architectures beside the stock model; seeds of each; factor of the epochs of the longer training."""
-TRIALS = (1 + NEIGHBOURS) * SEEDS
-BUDGETS = TRIALS + LONGER
-"""Epochs of a whole calibration, in those of a candidate."""
+_NEIGHBOURS_OF_SEVERAL = 1
+"""Architectures beside each of several stock models."""
 _ATTEMPTS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Number of trainings of a calibration.
+
+    Attributes:
+        stocks: number of stock models.
+    """
+
+    stocks: int
+
+    @property
+    def neighbours(self) -> int:
+        """Architectures beside each stock model."""
+        return NEIGHBOURS if self.stocks == 1 else _NEIGHBOURS_OF_SEVERAL
+
+    @property
+    def models(self) -> int:
+        """Architectures that are trained with two seeds."""
+        return self.stocks * (1 + self.neighbours)
+
+    @property
+    def trials(self) -> int:
+        """Trainings at the budget of the search."""
+        return self.models * SEEDS
+
+    @property
+    def budgets(self) -> int:
+        """Epochs of a whole calibration, in those of a candidate."""
+        return self.trials + LONGER * self.stocks
+
+    @property
+    def short_in_words(self) -> str:
+        """What is trained with two seeds."""
+        several = f"{self.stocks} stock models and a neighbour of each"
+        return f"{'the stock model and two neighbours' if self.stocks == 1 else several} with two seeds"
+
+    @property
+    def longer_in_words(self) -> str:
+        """What is trained longer."""
+        return "the stock model" if self.stocks == 1 else "the stock models"
+
+
+def size_of(space: Space) -> Size:
+    """Return the size of the calibration of a search in a space."""
+    return Size(stocks=len(_stocks_of(space)))
+
+
+def _stocks_of(space: Space) -> list[Architecture]:
+    """Return the stock models of the members of which architectures are proposed."""
+    return [member.stock for member in (space.open_members if isinstance(space, JoinedSpace) else space.members)]
 
 
 def calibration(search: Study, **changes: Any) -> Study:
@@ -42,7 +96,7 @@ def calibration(search: Study, **changes: Any) -> Study:
     require_same_data(search)
     name, settings = calibration_of(search.name), calibration_settings(search.settings, search.name)
     _require_same_epochs(search, name, settings)
-    study = derived_study(search, name, settings, trials=TRIALS, changes=changes)
+    study = derived_study(search, name, settings, trials=size_of(search.searched).trials, changes=changes)
     enqueue(study)
     return study
 
@@ -80,12 +134,14 @@ def plan_of(search: Study, workers: int | None = None) -> TrainingsPlan:
     _require_same_epochs(search, name, calibration_settings(search.settings, search.name))
     short, longest = (open_beside(search, each) for each in (name, f"{name}-x{LONGER}"))
     done = [0 if study is None else number_done(study.records()) for study in (short, longest)]
-    left = max(0, TRIALS - done[0]), max(0, 1 - done[1])
-    one = seconds_of_training(search, [search.space.stock.fingerprint], budget.epochs)
-    rounds = ceil(left[0] / (workers or search.file.run.workers)) + LONGER * left[1]
+    size, stocks = size_of(search.searched), _stocks_of(search.searched)
+    left = max(0, size.trials - done[0]), max(0, size.stocks - done[1])
+    one = seconds_of_training(search, [stock.fingerprint for stock in stocks], budget.epochs)
+    number = workers or search.file.run.workers
+    rounds = ceil(left[0] / number) + LONGER * ceil(left[1] / number)
     return TrainingsPlan(
         study=name,
-        models=1 + NEIGHBOURS,
+        models=size.models,
         seeds=tuple(budget.seed + repeat for repeat in range(SEEDS)),
         epochs=budget.epochs,
         trainings=sum(left),
@@ -119,11 +175,11 @@ def enqueue(study: Study) -> None:
         StudyError: no neighbour is within the limits, or another process runs the study.
     """
     with study.supervision_lock.held_at_once(study.already_running()):
-        enqueue_missing(study, [study.space.stock, *neighbours(study)], SEEDS)
+        enqueue_missing(study, [*_stocks_of(study.searched), *neighbours(study)], SEEDS)
 
 
 def longer_stock(short: Study, **changes: Any) -> Study:
-    """Create or resume the study that trains the stock model of a calibration three times as long.
+    """Create or resume the study that trains the stock models of a calibration three times as long.
 
     Args:
         changes: to the run settings: workers, device, timeout or trial_memory.
@@ -135,21 +191,36 @@ def longer_stock(short: Study, **changes: Any) -> Study:
     budget = short.settings.budget
     grown = budget.model_copy(update={"epochs": LONGER * budget.epochs})
     settings = short.settings.model_copy(update={"budget": grown, "confirms": short.name})
-    return derived_study(short, f"{short.name}-x{LONGER}", settings, trials=1, changes=changes)
+    stocks = _stocks_of(short.searched)
+    study = derived_study(short, f"{short.name}-x{LONGER}", settings, trials=len(stocks), changes=changes)
+    with study.supervision_lock.held_at_once(study.already_running()):
+        enqueue_missing(study, stocks, 1)
+    return study
 
 
 def neighbours(study: Study) -> list[Architecture]:
     """Return two architectures that differ from the stock model in one slot, the same for the same seed.
 
+    Of several members it is one of each; none of a member without any within the limits, of which nothing is searched.
+
     Raises:
         StudyError: there are not so many within the limits.
     """
     rng = random.Random(study.settings.budget.seed)  # noqa: S311 - proposals, not secrets
-    found = dict[str, Architecture]()
+    number = size_of(study.searched).neighbours
+    found = [one for stock in _stocks_of(study.searched) for one in _neighbours_of(study, stock, number, rng)]
+    if len(found) < number:
+        raise StudyError(f"{study.name}: no {number} architectures within the limits differ from stock in one slot")
+    return found
+
+
+def _neighbours_of(study: Study, stock: Architecture, number: int, rng: random.Random) -> list[Architecture]:
+    """Return at most so many architectures within the limits that differ from a stock model in one slot."""
+    space, found = study.space.member_of(stock), dict[str, Architecture]()
     for _ in range(_ATTEMPTS):
-        one = study.space.mutate(study.space.stock, rng)
-        if one != study.space.stock and study.feasible.allows(one):
+        one = space.mutate(stock, rng)
+        if one != stock and study.feasible.allows(one):
             found.setdefault(one.fingerprint, one)
-        if len(found) == NEIGHBOURS:
-            return list(found.values())
-    raise StudyError(f"{study.name}: no {NEIGHBOURS} architectures within the limits differ from stock in one slot")
+        if len(found) == number:
+            break
+    return list(found.values())

@@ -9,13 +9,13 @@ from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.defaults import MARGIN
 from nas.report.budget import seeds_that_detect
 from nas.report.slope import Slope, Steepness
-from nas.report.trusting import noise_of, slope_of
+from nas.report.trusting import noise_of, slopes_of
 from nas.study.folders import STUDY
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import Trained
 from nas.words import with_unit
-from nas.workflows.calibrate import BUDGETS, enqueue, longer_stock
+from nas.workflows.calibrate import enqueue, longer_stock, size_of
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.estimate import measure
 from nas.workflows.plan import Plan
@@ -33,7 +33,7 @@ class Calibrated:
 
     Attributes:
         noise: between seeds, in points.
-        slope: of the stock model.
+        slope: of the stock model; of several that which decides on the epochs.
         is_bounded: whether the slope asks for more epochs than a calibration sets.
         has_base: whether the stock model is trained before all trials.
     """
@@ -55,7 +55,7 @@ class Calibrated:
         flags = _flags(new.base_epochs if self.has_base else None, new.epochs, new.seeds)
         return (
             f"noise: {deviation}; {with_unit(new.seeds, 'seed')} can tell {least:.1f} points",
-            f"slope: the stock model {self.slope.amount}, beside the {MARGIN:g} that matter{told}",
+            f"slope: {self.slope.gain_in_words}, beside the {MARGIN:g} that matter{told}",
             f"so the search trains with {flags}{bound}",
         )
 
@@ -68,7 +68,8 @@ def seconds(plan: Plan) -> float:
     """
     search = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data, plan.sealed)
     found = measure(plan.space, search, CheckCache.of_user())
-    return found.once + found.base + BUDGETS * found.stock / plan.file.run.workers
+    one = found.typical if plan.file.settings.members else found.stock
+    return found.once + found.base + size_of(plan.space).budgets * one / plan.file.run.workers
 
 
 def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -> Calibrated:
@@ -121,8 +122,8 @@ def _flags(base: int | None, epochs: int | None, seeds: int) -> str:
 def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:
     """Return the request with the epochs and seeds that follow from a calibration, and the study's name.
 
-    Epochs grow until the stock model gains no more than the points that matter in those of a candidate. Seeds are the
-    fewest that tell twice those points.
+    Epochs grow until the stock model, of several members each, gains no more than the points that matter in those of a
+    candidate. Seeds are the fewest that tell twice those points.
 
     Args:
         request: with `calibrate`.
@@ -133,7 +134,8 @@ def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:
         StudyError: a training is missing or has failed, or the stock model has learned nothing.
     """
     noise = noise_of(short, [])
-    slope = slope_of(short, [longest])
+    slopes = slopes_of(short, [longest])
+    slope = None if slopes.missing else slopes.decisive
     if noise is None or slope is None:
         what = "the noise between seeds" if noise is None else "how much the stock model gains"
         raise StudyError(

@@ -43,8 +43,8 @@ def findings_of(study: Study) -> Findings:
         records = study.records()
         verdict = study.verdict(records=records)
         ablations = list(_ablations(study))
-        trust = study.trust_beside(verdict, records) if study.settings.searches_one else None
-        effects = study.effects() if study.settings.has_effects else None
+        trust = study.trust_beside(verdict, records) if study.settings.proposes else None
+        effects = study.effects() if study.settings.proposes else None
     except NasError as problem:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()

@@ -105,8 +105,13 @@ def _earlier(study: StoredStudy) -> Earlier:
     """Return what a search has trained.
 
     Raises:
-        StudyError: it is no search, or has learned nothing.
+        StudyError: it is no search, has several members, or has learned nothing.
     """
+    if study.settings.members:
+        raise StudyError(
+            f"{study.name}: a further search is predicted from its one stock model, and this one has several; ask each "
+            f"search alone: {command('trust', study.folder)}"
+        )
     records = study.records()
     search, again = study.trained(records)
     if warning := study.nothing_learned(records):

@@ -17,7 +17,7 @@ from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
 from nas.workflows.amount import load_data
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
-from nas.workflows.calibrate import TRIALS, calibration_settings
+from nas.workflows.calibrate import calibration_settings, size_of
 from nas.workflows.fit_machine import fitted
 from nas.workflows.naming import default_name, free_name, name_to_calibrate
 from nas.workflows.pretrained import resolve_weights
@@ -28,7 +28,6 @@ from nas.workflows.sealed_images import sealed_images
 from nas.workflows.search_options import PRETRAINED
 from search_spaces import SearchSpace, Space, cache_folder
 from search_spaces.errors import DataError, SpecError, StudyError
-from search_spaces.joined_space import require_one
 from trials.budget import Subset
 from trials.costing import space_costs
 from trials.costing.cost import Cost
@@ -111,8 +110,6 @@ class Plan:
             StudyError: a study of that name exists with other settings.
         """
         request, space, text = resolve_space(request)
-        if request.calibrate:
-            require_one(space, "calibrate")
         storage = _require_places(request)
         device, workers = request.devices()
         request, starts = resolve_weights(request, space, fetching)
@@ -138,7 +135,7 @@ class Plan:
             stem = None
             _require_calibrated(search, request.runs_folder)
             name, settings = calibration_of(search), calibration_settings(settings, search)
-            run = run.model_copy(update={"trials": TRIALS})
+            run = run.model_copy(update={"trials": size_of(space).trials})
         else:
             name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
         file = _study_file(name, request.runs_folder, settings, run, storage)

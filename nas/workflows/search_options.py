@@ -295,7 +295,8 @@ class SearchOptions:
     calibrate: Annotated[
         bool,
         Option(
-            help="First measure, with the stock model and two neighbours, how noisy scores are and how much the stock "
+            help="First measure, with the stock model and two neighbours (of several spaces, each stock model and a "
+            "neighbour), how noisy scores are and how much the stock "
             "model still gains; set --epochs, --base-epochs and --seeds from that, to at most 4 times the preset's "
             "epochs and 3 seeds.",
             panel=_TRAINING,

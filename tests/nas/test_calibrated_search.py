@@ -20,7 +20,7 @@ from nas.settings import Settings
 from nas.study.study import Study
 from nas.study.trained_again import Trained, calibration_of, trained_again
 from nas.workflows import calibrated_search, running
-from nas.workflows.calibrate import TRIALS, calibration, calibration_settings
+from nas.workflows.calibrate import Size, calibration, calibration_settings
 from nas.workflows.calibrated_search import MOST_GROWTH, Calibrated, _require_same_budget, chosen
 from nas.workflows.naming import name_to_calibrate
 from nas.workflows.plan import _require_calibrated
@@ -101,6 +101,25 @@ class TestChoice:
         found = calibrated(0.55, 0.9)
         assert (found.epochs, found.base_epochs) == (MOST_GROWTH * EPOCHS, MOST_GROWTH * BASE)
 
+    def test_epochs_are_those_of_the_member_that_asks_for_most(self) -> None:
+        def both(flat: Trained, steep: Trained) -> Trained:
+            records = [
+                replace(one, member=member, fingerprint=f"{member} {one.fingerprint}")
+                for member, study in (("v8n", flat), ("v9t", steep))
+                for one in study.records
+            ]
+            settings = flat.settings.model_copy(update={"members": ("v8n", "v9t")})
+            bases = {"v8n": 0.479, "v9t": 0.479}
+            return Trained(name=flat.name, settings=settings, records=records, bases=bases, selects=True)
+
+        flat, steep = (trained("x", EPOCHS, {"stock": [stock] * 2, "a": [0.5, 0.501]}) for stock in (0.481, 0.55))
+        longer = [trained("y", 3 * EPOCHS, {"stock": [stock]}) for stock in (0.483, 0.9)]
+        found = chosen(Request(calibrate=True), both(flat, steep), both(*longer))
+        assert found.slope.member == "v9t"
+        assert found.request.epochs == MOST_GROWTH * EPOCHS
+        assert found.reasons[1].startswith("slope: the stock model of v9t still gains")
+        assert chosen(Request(calibrate=True), both(flat, flat), both(longer[0], longer[0])).request.epochs == EPOCHS
+
     @pytest.mark.parametrize(("noise", "seeds"), [(0.0005, 1), (0.05, MOST_SEEDS)])
     def test_seeds_follow_from_the_noise(self, noise: float, seeds: int) -> None:
         assert calibrated(0.481, 0.483, noise=noise).seeds == seeds
@@ -148,6 +167,9 @@ def search(score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_p
         lines.write("    choices:\n      UIB: {start_kernel: [0, 3]}\n      DynamicConv: {kernels: [2, 4]}\n")
     options = ["--space", str(space), "--from-scratch", "--trials", "3", "--runs", str(tmp_path / "runs")]
 
+    several = "name: edge\nmembers: [{space: small.yaml}, {space: v8, scale: n}]\n"
+    (tmp_path / "edge.yaml").write_text(several)
+
     def call(*further: str, calibrate: bool = True) -> Result:
         return CliRunner().invoke(app, ["search", *options, *(["--calibrate"] if calibrate else []), *further])
 
@@ -161,7 +183,7 @@ def test_search_is_calibrated_first_and_resumes(search: Callable[..., Result], t
     assert "calibrate the stock model and two neighbours with two seeds" in result.stderr
     assert "about 12 min, before the search" in result.stderr
     short, study = (Study.open(tmp_path / "runs" / name) for name in ("smallt-digits-calibrate", "smallt-digits"))
-    assert len(short.records()) == TRIALS
+    assert len(short.records()) == Size(stocks=1).trials
     assert study.settings.budget.epochs > short.settings.budget.epochs
     assert f"so the search trains with --epochs {study.settings.budget.epochs}" in result.stderr
     report = study.trust()
@@ -169,7 +191,7 @@ def test_search_is_calibrated_first_and_resumes(search: Callable[..., Result], t
     assert report.noise_epochs == short.settings.budget.epochs
     again = search()
     assert again.exit_code == 0, again.stderr
-    assert len(Study.open(short.folder).records()) == TRIALS
+    assert len(Study.open(short.folder).records()) == Size(stocks=1).trials
     assert not (tmp_path / "runs" / "smallt-digits2").exists()
 
 
@@ -287,3 +309,19 @@ def test_dry_run_says_what_a_calibration_costs_and_writes_nothing(
     assert result.exit_code == 0, result.stderr
     assert "about 12 min, before the search; sets at most 4 times these epochs, and 3 seeds" in result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_search_of_several_members_is_calibrated_by_all(search: Callable[..., Result], tmp_path: Path) -> None:
+    result = search("--space", str(tmp_path / "edge.yaml"))
+    assert result.exit_code == 0, result.stderr
+    assert "calibrate 2 stock models and a neighbour of each with two seeds" in result.stderr
+    short, longest, study = (
+        Study.open(tmp_path / "runs" / f"edge-digits{end}") for end in ("-calibrate", "-calibrate-x3", "")
+    )
+    assert [one.member for one in short.records()] == ["smallt", "v8n"] * 4
+    assert [one.member for one in longest.records()] == ["smallt", "v8n"]
+    assert study.settings.budget.epochs > short.settings.budget.epochs
+    assert study.trust().noise_epochs == short.settings.budget.epochs
+    assert search("--space", str(tmp_path / "edge.yaml")).exit_code == 0
+    assert len(Study.open(short.folder).records()) == 8

@@ -32,8 +32,11 @@ from nas.study.study_file import StudyFile
 from nas.workflows import confirm as confirming
 from nas.workflows import findings, refinement, running
 from nas.workflows.ablate import AblationPlan
+from nas.workflows.further_trust import trust_in_further
+from nas.workflows.plan import Plan
+from nas.workflows.request import Request
 from search_spaces import Architecture, Choice, JoinedSpace, joined_file
-from search_spaces.errors import StudyError
+from search_spaces.errors import SpecError, StudyError
 from search_spaces.yaml_text import parse_yaml
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 from trials.costing import cost, space_costs
@@ -416,6 +419,84 @@ class TestFreshSeeds:
         assert "; it beats its own stock model only (eightn: +5.0 points, " in second.sentence
         assert second.as_document()["own"]["finding"] == "better"
 
+    def test_trust_has_the_slope_of_each_member_and_gains_at_equal_cost(self, searched: Study) -> None:
+        found = searched.trust()
+        lines = found.lines()
+        assert lines[0].startswith("Trust in edge: ")
+        assert " of eightn, ninet, --base-epochs 5 --epochs 3, 1 seed" in lines[0]
+        assert [one.member for one in found.slopes] == list(MEMBERS)
+        assert sum(line.startswith("slope     the stock model of ") for line in lines) == 2
+        assert found.best_difference == pytest.approx(5.0, abs=0.2)
+        best = next(one for one in searched.records() if one.trial == found.best)
+        assert best.member == "ninet"  # the stock model of the other costs more and is worse
+        assert found.as_document()["slopes"][0]["member"] == "eightn"
+
+    def test_measure_trains_every_stock_model_and_a_neighbour_of_each(self, searched: Study) -> None:
+        result = CliRunner().invoke(app, ["trust", "edge", "--measure", "--runs", str(searched.folder.parent)])
+        assert result.exit_code == 0, result.output
+        assert "2 stock models and a neighbour of each with two seeds, 3 epochs" in result.stderr
+        short, longest = (Study.open(searched.folder.with_name(f"edge-calibrate{end}")) for end in ("", "-x3"))
+        assert [one.member for one in short.records()] == [*MEMBERS, *MEMBERS] * 2
+        assert [(one.member, one.role) for one in longest.records()] == [(name, "stock") for name in MEMBERS]
+        assert all(one.budget.weights == one.files.weights or one.is_done for one in short.stock_trainings)
+        found = searched.trust()
+        assert found.noise is not None
+        assert found.noise.degrees_of_freedom == 3
+        assert [(one.member, one.is_longer) for one in found.slopes] == [(name, True) for name in MEMBERS]
+        assert found.no_slope == ""
+
+    def test_finalists_are_expected_to_shrink_beside_their_stock_models(self, searched: Study) -> None:
+        records = [
+            *searched.records(),
+            *(replace(one, trial=100 + one.trial, repeat=1) for one in searched.records() if one.finished),
+        ]
+        records = [replace(one, map50_95=(one.map50_95 or 0.0) + 0.001 * (one.trial % 3)) for one in records]
+        found = searched.trust_beside(None, records)
+        assert found.shrinkage is not None
+        assert found.shrinkage.difference == pytest.approx(5.0, abs=0.3)
+        assert "points over the stock models at equal cost" in " ".join(found.lines())
+
+    def test_refined_space_is_around_the_front_of_each_member(
+        self, searched: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        finished = [one for one in searched.records() if one.finished and one.role != "stock"]
+        eight, nine = (next(one for one in finished if one.member == name) for name in MEMBERS)
+        monkeypatch.setattr(Study, "front", lambda *_: [eight, nine])
+        request, space, text = refinement.resolve_space(Request(refine="edge", runs=searched.folder.parent))
+        assert (request.data, space.name, space.member_names) == ("digits", "edge-fine", MEMBERS)
+        assert [one.fingerprint for one in space.start] == [eight.fingerprint, nine.fingerprint]
+        assert joined_file.parse(parse_yaml(text)).hash == space.hash
+
+    def test_refined_space_keeps_the_stock_models_that_are_the_bar(
+        self, searched: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        eight = next(one for one in searched.records() if one.member == "eightn" and one.role != "stock")
+        monkeypatch.setattr(Study, "front", lambda *_: [eight, *stocks_of(searched.records())])
+        space = refinement.resolve_space(Request(refine="edge", runs=searched.folder.parent))[1]
+        assert [len(member.slots) for member in space.members] == [1, 0]
+        asked: dict[str, Any] = {"from_scratch": True, "trials": 8, "device": "cpu", "workers": 1}
+        fine = Plan.of(Request(refine="edge", runs=searched.folder.parent, **asked)).begin()
+        assert isinstance(fine.searched, JoinedSpace)
+        assert fine.searched.closed == {"ninet"}
+        running.supervise(fine)
+        proposed = [one for one in fine.records() if one.finished and not one.role]
+        assert proposed
+        assert {one.member for one in proposed} == {"eightn"}
+
+    def test_refined_space_of_one_member_is_its_own(self, searched: Study) -> None:
+        space = refinement.resolve_space(Request(refine="edge", runs=searched.folder.parent))[1]
+        assert space.short_name == "nine-finet"
+        assert space.start
+
+    def test_stock_models_alone_are_not_refined(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Study, "front", lambda *_: stocks_of(searched.records()))
+        with pytest.raises(SpecError, match="nothing was found but stock models"):
+            refinement.resolve_space(Request(refine="edge", runs=searched.folder.parent))
+
+    def test_further_search_is_not_predicted(self, searched: Study) -> None:
+        with pytest.raises(StudyError, match="a further search is predicted from its one stock model"):
+            trust_in_further([searched, searched])
+
     def test_slots_of_a_trial_are_judged_beside_the_stock_model_of_its_member(self, searched: Study) -> None:
         one = next(one for one in searched.records() if one.member == "eightn" and one.role != "stock")
         plan = AblationPlan.of(searched, trial=one.trial, seeds=2)
@@ -586,12 +667,3 @@ class TestCommands:
     def test_status_names_the_space(self, searched: Study) -> None:
         (row,) = json.loads(nas("status", "edge", "--runs", searched.folder.parent, "--format", "json"))
         assert row["space"] == "edge"
-
-    def test_what_is_not_possible_yet_is_said(self, searched: Study) -> None:
-        result = CliRunner().invoke(app, ["trust", "edge", "--runs", str(searched.folder.parent)])
-        assert result.exit_code == 2
-        assert "edge: nas trust is not yet possible for a study of several members (edge)" in result.output
-
-    def test_trust_is_refused(self, searched: Study) -> None:
-        with pytest.raises(StudyError, match="nas trust is not yet possible"):
-            searched.trust()

@@ -291,6 +291,14 @@ class TestFreshSeeds:
         assert "The order stays within noise" in printed
         assert "over stock" not in printed
 
+    def test_stock_models_have_no_ranking_of_candidates(self, searched: Study) -> None:
+        with pytest.raises(StudyError, match="has stock models alone, and no ranking of candidates; fresh seeds judge"):
+            searched.trust()
+
+    def test_stock_models_are_not_refined(self, searched: Study) -> None:
+        with pytest.raises(SpecError, match=r"has stock models alone.*nas search --space v9t,v5n searches around them"):
+            resolve_space(Request(refine=STUDY, runs=searched.folder.parent))
+
     def test_stock_models_are_not_ablated(self, searched: Study) -> None:
         with pytest.raises(StudyError, match="has stock models alone, and no candidate for nas ablate"):
             AblationPlan.of(searched, trial=0)

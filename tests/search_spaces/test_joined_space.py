@@ -134,6 +134,13 @@ class TestParameters:
             found.add(joined.member_name(architecture))
         assert found == {"eightn", "ninet"}
 
+    def test_neighbours_of_a_closed_member_are_of_another(self, joined: JoinedSpace) -> None:
+        first, *_ = joined.members
+        left, rng = joined.without([first.short_name]), random.Random(0)
+        mutated = [left.mutate(first.stock, rng) for _ in range(20)]
+        crossed = [left.cross(first.stock, other, rng) for other in (first.stock, joined.members[1].stock)]
+        assert all(left.is_open(one) for one in (*mutated, *crossed))
+
     def test_factors_of_another_member_are_at_stock(self, joined: JoinedSpace) -> None:
         assert joined.factor_values(joined.stock) == {"depth": 1.0}
 

@@ -39,9 +39,9 @@ def gather(study: Reported) -> Contents:
     records = study.records()
     front = study.front(records)
     verdict = _attempted(lambda: study.verdict(records=records), "verdict", problems)
-    one = study.settings.searches_one
-    trust = _attempted(lambda: study.trust_beside(verdict, records), "trust", problems) if one else None
-    effects = _attempted(lambda: study.effects(records), "effects", problems) if study.settings.has_effects else None
+    proposes = study.settings.proposes
+    trust = _attempted(lambda: study.trust_beside(verdict, records), "trust", problems) if proposes else None
+    effects = _attempted(lambda: study.effects(records), "effects", problems) if proposes else None
     members = (
         _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
     )
@@ -190,8 +190,8 @@ def _commands(study: Reported, verdict: Verdict | None) -> dict[str, str]:
     found = {}
     seeds, more = ("fresh", "") if verdict is None else ("more", f" --seeds {2 * verdict.planned}")
     found[f"Judge the front with {seeds} seeds"] = f"{command('confirm', search)}{more}"
-    if not study.settings.members:  # not yet possible with several
+    if confirms is not None or study.settings.proposes:
         found["Ask how far the ranking can be believed"] = command("trust", search)
-    if confirms is None and not study.settings.stock_only:
+    if study.settings.proposes:
         found["Go on searching"] = f"{command('resume', search)} --trials {study.file.run.trials * 2}"
     return found
