@@ -193,6 +193,7 @@ def _load(path: Path, scale: str) -> Base:
         raise error.within("base") from None
     try:
         model_checks.require_trainable(document)
+        build.require_raw_predictions(document)
     except SpecError as error:
         raise error.within(path.name) from None
     scales = document.get("scales") or {}

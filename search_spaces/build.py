@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from ultralytics.nn import tasks
 
-from search_spaces import model_file, pgi
+from search_spaces import model_file, pgi, user_rows
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.hosts import WHOLE, Channels, Host
 from search_spaces.model_checks import is_detection_head, require_detection, require_trainable
@@ -90,6 +90,7 @@ def model(document: Mapping[str, Any], classes: int) -> tasks.DetectionModel:
     """
     require_detection(document)
     require_trainable(document)
+    require_raw_predictions(document)
     with torch.no_grad():  # the constructor passes an image of 256 px through the model, to find its strides
         built = tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
     if is_end_to_end(document):
@@ -152,6 +153,27 @@ def _failed_row(error: Exception) -> int | None:
     return found[-1] if found and isinstance(found[-1], int) else None
 
 
+def require_raw_predictions(document: Mapping[str, Any]) -> None:
+    """Check that a head of a user returns in training what Ultralytics' loss reads; other heads do.
+
+    Raises:
+        SpecError: it returns something else.
+    """
+    place, row = model_file.addressed(document)[-1]
+    found = user_rows.user_class(row)
+    if found is None:
+        return
+    with addressed(document):
+        returned = pass_through(skeleton(document, document["nc"]))[-1].returned
+    raw: Any = returned.get("one2many", returned) if isinstance(returned, Mapping) else {}
+    if not {"boxes", "scores", "feats"} <= {*raw}:
+        raise SpecError(
+            f"{place}: {found.name} of {found.file} returns a {type(returned).__name__} in training, where the loss of "
+            "Ultralytics reads a mapping of boxes, scores and feats, as Detect.forward_head returns it: nas cost counts it, "
+            "and it cannot be trained"
+        )
+
+
 def require_passable(document: Mapping[str, Any]) -> None:
     """Check that an image can pass through a detection model; models for other tasks are not checked.
 
@@ -159,7 +181,7 @@ def require_passable(document: Mapping[str, Any]) -> None:
         SpecError: a layer does not take its input; the text has the address of its row.
     """
     head: Any = document["head"][-1] if model_file.has_rows(document) else None
-    if model_file.is_row(head) and is_detection_head(head[2]):
+    if model_file.is_row(head) and (is_detection_head(head[2]) or user_rows.user_class(head) is not None):
         with addressed(document):
             pass_through(skeleton({"nc": 80, **document}, document.get("nc", 80)))
 

@@ -6,7 +6,7 @@ does not, several readings are possible, in order of preference, and each is tri
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -50,12 +50,14 @@ class Place:
         reads_list: whether the row's `from` is a list.
         repeats: already scaled by the depth.
         scaled: scales output channels by the width, as `parse_model` does.
+        settings: of the file that heads take as arguments, by the names of these.
     """
 
     channels: tuple[int, ...]
     reads_list: bool
     repeats: int
     scaled: Callable[[int], int]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
@@ -80,8 +82,8 @@ def head_readings(module: type[nn.Module], arguments: Sequence[Any], place: Plac
     listed = next((position for position, name in enumerate(names) if name in _CHANNELS_OF_A_HEAD), None)
     if listed is not None and listed > len(row):
         between = constructor_names.arguments(module)[len(row) : listed]
-        forms.insert(0, [*row, *(one.default for one in between), every])
-    return [Reading(arguments=tuple(form), written=tuple(arguments)) for form in forms]
+        forms.insert(0, [*row, *(place.settings.get(one.name, one.default) for one in between), every])
+    return [Reading(arguments=tuple(form), written=tuple(row)) for form in forms]
 
 
 _CHANNELS_OF_A_HEAD = {"ch", "channels", "in_channels", "inc"}

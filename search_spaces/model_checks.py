@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from ultralytics.nn.modules.head import OBB, Detect, Pose, Segment, WorldDetect, YOLOEDetect
 
 from search_spaces import (
     auxiliary,
@@ -98,7 +99,7 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
         return [f"{place}: {head}: the number of classes is expected, [nc], got {shortened(arguments)}"]
     if head in HEADS and not isinstance(source, list):
         return [f"{place}: {head} reads a list of layers, got {source!r}"]
-    if len(source) % auxiliary.HEADS_OF_PARTS.get(head, ("", 1))[1]:
+    if head in auxiliary.HEADS_OF_PARTS and len(source) % auxiliary.HEADS_OF_PARTS[head][1]:
         return [f"{place}: {head} reads as many auxiliary maps as main ones, got {source}"]
     return []
 
@@ -118,15 +119,23 @@ def _takes(head: str, arguments: Any) -> bool:
 
 
 def require_trainable(document: Mapping[str, Any]) -> None:
-    """Check that a detection model has a head that this package can train.
+    """Check that a detection model has a head that this package can train: Ultralytics' or a subclass of it.
 
     Raises:
-        SpecError: the head is a class of a user's file.
+        SpecError: the head is another class of a user's file.
     """
     row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
-    if user_rows.user_class(row) is not None:
-        own = "is a class of yours: nas cost counts it, and training it is not possible yet"
-        raise SpecError(f"{place}: {row[2]} {own} ({' or '.join(DETECTION_HEADS)})")
+    found = user_rows.user_class(row)
+    if found is None or (issubclass(found.module, Detect) and not issubclass(found.module, _OF_OTHER_TASKS)):
+        return
+    raise SpecError(
+        f"{place}: {found.name} of {found.file} is no subclass of Ultralytics' Detect, whose predictions its loss reads"
+        f": nas cost counts it, and it cannot be trained ({' or '.join(DETECTION_HEADS)})"
+    )
+
+
+_OF_OTHER_TASKS = (OBB, Pose, Segment, WorldDetect, YOLOEDetect)
+"""Subclasses of `Detect` whose losses read other labels than boxes."""
 
 
 def missing_modules(document: Mapping[str, Any]) -> list[str]:

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Concat, Conv
+from ultralytics.nn.modules import Concat, Conv, Detect
 from ultralytics.utils import LOGGER
 
-from search_spaces import foreign_files, layers, model_file, pgi, placing
+from search_spaces import foreign_files, layers, model_file, pgi, placing, user_rows
 from search_spaces import placed as placed_layers
 from search_spaces.build import (
     BUILD_ERRORS,
@@ -85,6 +85,7 @@ def parse_model(
     stock, lowered = _lower(document, missing)
     if stock.get("activation"):
         stock["activation"] = _activation(stock["activation"])
+    _set_branches_of_head(stock)
     with errors_with_address(document, CONSTRUCTOR_ERRORS):
         placed = placing.place(stock_parse_model, stock, channels)
         built, save = stock_parse_model(placed_layers.with_stand_ins(stock, placed), channels, verbose)
@@ -104,6 +105,18 @@ def parse_model(
     if verbose and lowered:
         LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
     return built, save
+
+
+_WITH_LIGHT_HEAD = {"A2C2f", "C2fCIB", "C3k2"}
+"""Blocks of the families whose heads have depthwise convolutions for the classes: with them `legacy` is False."""
+
+
+def _set_branches_of_head(document: Mapping[str, Any]) -> None:
+    """Set the attribute by which a user's subclass of `Detect` builds its branches, as the parser does for `Detect`."""
+    found = user_rows.user_class(document["head"][-1])
+    head: Any = found.module if found is not None else None
+    if head is not None and issubclass(head, Detect):
+        head.legacy = all(row[2] not in _WITH_LIGHT_HEAD for _, row in model_file.addressed(document))
 
 
 def _activation(written: Any) -> str:

@@ -8,6 +8,7 @@ reading of its arguments with which it takes the maps that arrive. What it retur
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,9 @@ from search_spaces.trace import Feature, run, skip_batch_norms
 
 _IMAGE_SIZE = 256
 """Size in pixels of the image: a multiple of every stride."""
+
+_OF_HEADS = ("reg_max", "end2end")
+"""Settings of a file that Ultralytics' parser gives to heads."""
 
 _SHOWN = 3
 """Most readings that a message lists."""
@@ -105,6 +109,7 @@ class _Placing:
             reads_list=isinstance(source, list),
             repeats=self._repeats(repeats),
             scaled=self._scaled,
+            settings={name: self._document[name] for name in _OF_HEADS if self._document.get(name) is not None},
         )
         is_head = index == len(self._rows) - 1
         try:
@@ -114,6 +119,9 @@ class _Placing:
                 )
         except SpecError as error:
             raise error.within(self._addresses[index]) from None
+        if is_head:  # the number of classes stays open
+            written = ["nc" if raw == "nc" else one for raw, one in zip(arguments, placed.reading.written, strict=True)]
+            placed = replace(placed, reading=replace(placed.reading, written=tuple(written)))
         self._placed[index] = placed
         self._features.append(returned)
 

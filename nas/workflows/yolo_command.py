@@ -21,6 +21,7 @@ def run(arguments: Sequence[str]) -> None:
     words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
     sys.argv[:] = yolo_inputs.with_resumed_model(full_training.prepare_command(words))
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
+    sys.argv[:] = yolo_inputs.with_task(sys.argv)
     yolo_inputs.guard(sys.argv, trusted=trusted)
     with logged(), yolo_inputs.mistakes_in_one_line():
         cfg.entrypoint()

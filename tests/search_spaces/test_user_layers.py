@@ -236,7 +236,9 @@ class MyHead(nn.Module):
         assert placed(path) == {2: "MyHead(2, 16, [16, 32]): 16x128x128 and 32x64x64 to predictions"}
         counted = cost.measure(model_reader.model_document(str(path)), 2, 64)
         assert counted.layers[-1].macs == 32 * 32 * (16 * 16 + 16 * 66) + 16 * 16 * (32 * 16 + 16 * 66)
-        with pytest.raises(SpecError, match=r"model.yaml: head\[1\]: MyHead is a class of yours: nas cost counts it"):
+        with pytest.raises(
+            SpecError, match=r"model.yaml: head\[1\]: MyHead of own.py is no subclass of Ultralytics' Det"
+        ):
             base.load(str(path), "")
 
     def test_name_of_our_operator_means_the_class_where_the_row_has_no_mapping(self, tmp_path: Path) -> None:
@@ -555,3 +557,68 @@ class TestNameThatUltralyticsHasToo:
         read = model_reader.read_model(str(model(tmp_path, head="[[-1], 1, IDetect, [nc, 3]]", more="anchors: 3")))
         assert read.document["head"][-1][2] == "Detect"
         assert "IDetect: this package's head is built. own.py has a class of that name, too" in read.notes[0]
+
+
+HEAD = """
+from ultralytics.nn.modules import Conv, Detect, Segment
+
+class StemmedHead(Detect):
+    def __init__(self, nc=80, hidden=8, reg_max=16, end2end=False, ch=()):
+        super().__init__(nc, reg_max, end2end, ch)
+        self.stems = nn.ModuleList(Conv(c, c, 3) for c in ch)
+
+    def forward(self, x):
+        return super().forward([stem(one) for stem, one in zip(self.stems, x)])
+
+class ListingHead(Detect):
+    def __init__(self, nc=80, ch=()):
+        super().__init__(nc, ch=ch)
+
+    def forward(self, x):
+        return [self.cv2[i](one) for i, one in enumerate(x)]
+
+class MaskHead(Segment):
+    def __init__(self, nc=80, ch=()):
+        super().__init__(nc, ch=ch)
+"""
+
+
+class TestHeadOfAFork:
+    """A subclass of Ultralytics' `Detect` can be trained; other heads are counted."""
+
+    def path(self, folder: Path, name: str, *, block: str = "C2f", more: str = "") -> Path:
+        load(folder, HEAD)
+        return model(folder, f"[-1, 1, {block}, [32]]", head=f"[[1, -1], 1, {name}, [nc, 8]]", more=more)
+
+    def test_subclass_computes_losses_for_any_number_of_classes(self, tmp_path: Path) -> None:
+        loaded = base.load(str(self.path(tmp_path, "StemmedHead")), "")
+        assert loaded.rows[-1] == [[1, -1], 1, "StemmedHead", ["nc", 8]]
+        built = build.model({**loaded.document, "nc": 5}, 5)
+        raw: Any = built.train()(torch.rand(2, 3, 64, 64))
+        assert raw["scores"].shape[1] == built.model[-1].nc == 5
+        assert built.stride.tolist() == [2, 4]
+
+    @pytest.mark.parametrize(("block", "is_light"), [("C2f", False), ("C3k2", True)])
+    def test_branches_are_those_of_the_family(self, block: str, is_light: bool, tmp_path: Path) -> None:
+        built = build.model(base.load(str(self.path(tmp_path, "StemmedHead", block=block)), "").document, 2)
+        assert built.model[-1].legacy is not is_light
+
+    def test_settings_of_the_file_are_those_of_the_head(self, tmp_path: Path) -> None:
+        built = build.model(base.load(str(self.path(tmp_path, "StemmedHead", more="reg_max: 4")), "").document, 2)
+        assert built.model[-1].reg_max == 4
+
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            (
+                "ListingHead",
+                "ListingHead of own.py returns a list in training, where the loss of Ultralytics reads a",
+            ),
+            ("MaskHead", "MaskHead of own.py is no subclass of Ultralytics' Detect, whose predictions its loss reads"),
+        ],
+    )
+    def test_other_head_is_refused_in_one_line(self, name: str, reason: str, tmp_path: Path) -> None:
+        path = self.path(tmp_path, name)
+        path.write_text(path.read_text(encoding="utf-8").replace("[nc, 8]", "[nc]"), encoding="utf-8")
+        with pytest.raises(SpecError, match=rf"^model.yaml: head\[1\]: {reason}"):
+            base.load(str(path), "")

@@ -200,3 +200,35 @@ def test_modules_option_is_loaded_and_removed_from_the_arguments(folder: Path) -
         assert yolo_inputs.without_modules(["yolo", "train", *words, "epochs=1"]) == ["yolo", "train", "epochs=1"]
     with pytest.raises(SpecError, match=r"modules\[0\]: .*two.py: cannot be read"):
         yolo_inputs.without_modules(["yolo", "--modules", "two.py"])
+
+
+class TestHeadOfAUser:
+    """A model file whose head is a class of the user's file, whose name does not say the task."""
+
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        (tmp_path / "own.py").write_text(
+            "from torch import nn\nfrom ultralytics.nn.modules import Detect\n\n"
+            "class Own(Detect):\n    pass\n\nclass Other(nn.Module):\n    pass\n",
+            encoding="utf-8",
+        )
+        user_modules.load(tmp_path / "own.py")
+        path = tmp_path / "mine.yaml"
+        rows = "backbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, Conv, [16, 3, 2]]\n"
+        path.write_text(f"nc: 2\n{rows}head:\n  - [[0, 1], 1, Own, [nc]]\n", encoding="utf-8")
+        return path
+
+    def test_task_is_added_where_none_is_given(self, path: Path) -> None:
+        command = ["yolo", "train", f"model={path}"]
+        assert yolo_inputs.with_task(command) == [*command, "task=detect"]
+        assert yolo_inputs.with_task([*command, "task=segment"]) == [*command, "task=segment"]
+        path.write_text(path.read_text(encoding="utf-8").replace("Own", "Detect"), encoding="utf-8")
+        assert yolo_inputs.with_task(command) == command
+
+    def test_head_that_cannot_be_trained_is_refused(self, path: Path) -> None:
+        yolo_inputs.require_valid([f"model={path}"])
+        path.write_text(path.read_text(encoding="utf-8").replace("Own", "Other"), encoding="utf-8")
+        with pytest.raises(
+            SpecError, match=r"mine.yaml: head\[0\]: Other of own.py is no subclass of Ultralytics' Detect"
+        ):
+            yolo_inputs.require_valid([f"model={path}"])

@@ -83,9 +83,9 @@ def lines(checked: Mapping[LayerCase, Sequence[Failure]]) -> Iterator[str]:
 
 
 def _case(step: Traced, placed: Placed) -> LayerCase | None:
-    """Return the case of a layer; None for one that reads the several maps of another layer."""
+    """Return the case of a layer; None for a head, and for one that reads the several maps of another layer."""
     received = step.received if isinstance(step.received, list | tuple) else [step.received]
-    if not all(isinstance(one, Tensor) for one in received):
+    if isinstance(step.returned, Mapping) or not all(isinstance(one, Tensor) for one in received):
         return None
     sizes = [one.shape[-1] for one in received if isinstance(one, Tensor)]
     returned = step.returned if isinstance(step.returned, Tensor) else step.returned[0]

@@ -5,7 +5,7 @@ and `TorchVision` of a model file downloads. `nas yolo` does neither for files t
 """
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 from ultralytics.utils import LOGGER, ROOT, SETTINGS, YAML
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-from search_spaces import build, model_checks, model_file, model_reader, parser_hooks
+from search_spaces import build, model_checks, model_file, model_reader, parser_hooks, user_rows
 from search_spaces.errors import DataError, EnvironmentProblem, SpecError, in_one_line
 from search_spaces.files import is_folder, is_plain, is_special
 from search_spaces.operators import modules as user_modules
@@ -179,13 +179,35 @@ def _require_model(path: Path) -> None:
     """Refuse a model file with mistakes; leave models for other tasks to Ultralytics."""
     document = read_yaml(path)
     head: Any = document["head"][-1] if model_file.has_rows(document) else None
-    if model_file.is_row(head) and not model_checks.is_detection_head(head[2]):
+    if not _has_users_head(document) and model_file.is_row(head) and not model_checks.is_detection_head(head[2]):
         return
     document = model_reader.model_document(str(path))
     try:
+        model_checks.require_trainable(document)
         build.require_passable(document)
+        build.require_raw_predictions(document)
     except SpecError as error:
         raise error.within(path.name) from None
+
+
+def _has_users_head(document: Mapping[str, Any]) -> bool:
+    """Return whether the last row of a document names a class of a file that the user has named."""
+    head: Any = document["head"][-1] if model_file.has_rows(document) else None
+    return model_file.is_row(head) and user_rows.user_class(head) is not None
+
+
+def with_task(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with `task=detect` where a model file has a head of the user, whose name may not say it."""
+    given = dict(_pairs(arguments))
+    path = Path(given.get("model", ""))
+    if (
+        "task" in given
+        or path.suffix.lower() not in _YAML
+        or not is_plain(path)
+        or not _has_users_head(read_yaml(path))
+    ):
+        return [*arguments]
+    return [*arguments, "task=detect"]
 
 
 def _require_data(path: Path) -> None:
