@@ -6,7 +6,8 @@ Constructors take what their rows give: channels before and behind, repeats, sho
 Every map has the form `(batch, channels, height, width)`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -118,30 +119,43 @@ class Res(nn.Module):
         return x + self.layers(x) if self.shortcut else self.layers(x)
 
 
-def _bottlenecks(channels: int, n: int, *, shortcut: bool, g: int) -> nn.Sequential:
-    return nn.Sequential(*(Bottleneck(channels, channels, shortcut, g, k=_KERNELS, e=1.0) for _ in range(n)))
+def _bottleneck(channels: int, *, shortcut: bool, g: int) -> Bottleneck:
+    return Bottleneck(channels, channels, shortcut, g, k=_KERNELS, e=1.0)
 
 
-def _residuals(channels: int, n: int, *, shortcut: bool, g: int, e: float) -> nn.Sequential:
-    return nn.Sequential(*(Res(channels, shortcut=shortcut, g=g, e=e) for _ in range(n)))
+class _PartialBlock(nn.Module):
+    """Cross-stage partial block: what it repeats, and the defaults of its rows, differ between its subclasses."""
+
+    inner: Callable[..., nn.Module] = staticmethod(_bottleneck)
+    shortcut, groups = False, 1
+
+    def repeated(self, channels: int, n: int, shortcut: bool | None, g: int | None) -> nn.Sequential:
+        """Return `n` inner blocks."""
+        given = {
+            "shortcut": self.shortcut if shortcut is None else shortcut,
+            "g": self.groups if g is None else g,
+        }
+        return nn.Sequential(*(self.inner(channels, **given) for _ in range(n)))
 
 
-class BottleneckCSPB(nn.Module):
+class BottleneckCSPB(_PartialBlock):
     """Cross-stage partial block whose ways divide behind its first convolution; without hidden channels.
 
     Args:
         c_in: input channels.
         c_out: output channels.
         n: bottlenecks.
-        shortcut: whether bottlenecks add their input.
-        g: groups of their 3x3 convolutions.
+        shortcut: whether bottlenecks add their input; None for what the block's kind does.
+        g: groups of their 3x3 convolutions; None for those of the block's kind.
         e: ignored; the block has `c_out` channels inside.
     """
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = False, g: int = 1, e: float = 0.5) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, n: int = 1, shortcut: bool | None = None, g: int | None = None, e: float = 0.5
+    ) -> None:
         super().__init__()
         self.enter = Conv(c_in, c_out, 1)
-        self.m = _bottlenecks(c_out, n, shortcut=shortcut, g=g)
+        self.m = self.repeated(c_out, n, shortcut, g)
         self.beside = Conv(c_out, c_out, 1)
         self.leave = Conv(2 * c_out, c_out, 1)
 
@@ -151,23 +165,21 @@ class BottleneckCSPB(nn.Module):
         return self.leave(torch.cat((self.m(x), self.beside(x)), dim=1))
 
 
-class BottleneckCSPC(nn.Module):
-    """Cross-stage partial block with a convolution behind its bottlenecks.
+class BottleneckCSPC(_PartialBlock):
+    """Cross-stage partial block with a convolution behind its bottlenecks; arguments as for `BottleneckCSPB`.
 
-    Args:
-        c_in: input channels.
-        c_out: output channels.
-        n: bottlenecks.
-        shortcut: whether bottlenecks add their input.
-        g: groups of their 3x3 convolutions.
-        e: hidden channels for each output channel.
+    The hidden channels are `c_out * e`.
     """
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
+    shortcut = True
+
+    def __init__(
+        self, c_in: int, c_out: int, n: int = 1, shortcut: bool | None = None, g: int | None = None, e: float = 0.5
+    ) -> None:
         super().__init__()
         hidden = int(c_out * e)
         self.enter = Conv(c_in, hidden, 1)
-        self.m = _bottlenecks(hidden, n, shortcut=shortcut, g=g)
+        self.m = self.repeated(hidden, n, shortcut, g)
         self.behind = Conv(hidden, hidden, 1)
         self.beside = Conv(c_in, hidden, 1)
         self.leave = Conv(2 * hidden, c_out, 1)
@@ -177,48 +189,48 @@ class BottleneckCSPC(nn.Module):
         return self.leave(torch.cat((self.behind(self.m(self.enter(x))), self.beside(x)), dim=1))
 
 
-class ResCSPB(BottleneckCSPB):
-    """`BottleneckCSPB` with bottlenecks of ResNet, half as wide inside; arguments as there."""
+class _OfResNet(_PartialBlock):
+    """With bottlenecks of ResNet, half as wide inside."""
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, g, e)
-        self.m = _residuals(c_out, n, shortcut=shortcut, g=g, e=0.5)
-
-
-class ResCSPC(BottleneckCSPC):
-    """`BottleneckCSPC` with bottlenecks of ResNet, half as wide inside; arguments as there."""
-
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True, g: int = 1, e: float = 0.5) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, g, e)
-        self.m = _residuals(int(c_out * e), n, shortcut=shortcut, g=g, e=0.5)
+    inner = staticmethod(partial(Res, e=0.5))
+    shortcut = True
 
 
-class ResXCSPB(BottleneckCSPB):
-    """`BottleneckCSPB` with bottlenecks of ResNeXt, in 32 groups; arguments as there."""
+class _OfResNeXt(_PartialBlock):
+    """With bottlenecks of ResNeXt, in 32 groups."""
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True, g: int = 32, e: float = 0.5) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, g, e)
-        self.m = _residuals(c_out, n, shortcut=shortcut, g=g, e=1.0)
-
-
-class ResXCSPC(BottleneckCSPC):
-    """`BottleneckCSPC` with bottlenecks of ResNeXt, in 32 groups; arguments as there."""
-
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = True, g: int = 32, e: float = 0.5) -> None:
-        super().__init__(c_in, c_out, 0, shortcut, g, e)
-        self.m = _residuals(int(c_out * e), n, shortcut=shortcut, g=g, e=1.0)
+    inner = staticmethod(partial(Res, e=1.0))
+    shortcut, groups = True, 32
 
 
-class BottleneckCSP2(nn.Module):
+class ResCSPB(_OfResNet, BottleneckCSPB):
+    """`BottleneckCSPB` with bottlenecks of ResNet; arguments as there."""
+
+
+class ResCSPC(_OfResNet, BottleneckCSPC):
+    """`BottleneckCSPC` with bottlenecks of ResNet; arguments as there."""
+
+
+class ResXCSPB(_OfResNeXt, BottleneckCSPB):
+    """`BottleneckCSPB` with bottlenecks of ResNeXt; arguments as there."""
+
+
+class ResXCSPC(_OfResNeXt, BottleneckCSPC):
+    """`BottleneckCSPC` with bottlenecks of ResNeXt; arguments as there."""
+
+
+class BottleneckCSP2(_PartialBlock):
     """Scaled-YOLOv4's block: `BottleneckCSPB` whose way beside is bare, with one batch norm for both ways.
 
     Arguments as for `BottleneckCSPB`. The activation behind the batch norm is SiLU; the repository's is Mish.
     """
 
-    def __init__(self, c_in: int, c_out: int, n: int = 1, shortcut: bool = False, g: int = 1, e: float = 0.5) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, n: int = 1, shortcut: bool | None = None, g: int | None = None, e: float = 0.5
+    ) -> None:
         super().__init__()
         self.enter = Conv(c_in, c_out, 1)
-        self.m = _bottlenecks(c_out, n, shortcut=shortcut, g=g)
+        self.m = self.repeated(c_out, n, shortcut, g)
         self.beside = nn.Conv2d(c_out, c_out, 1, bias=False)
         self.norm = nn.Sequential(nn.BatchNorm2d(2 * c_out), nn.SiLU())
         self.leave = Conv(2 * c_out, c_out, 1)
