@@ -181,9 +181,9 @@ Modules = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Begin a search that takes over a day without being asked.")]
-PlanFormat = Annotated[
-    Literal["text", "json"],
-    typer.Option("--format", help="Format of the plan: text on stderr, or JSON on stdout for programs."),
+SearchFormat = Annotated[
+    Format,
+    typer.Option("--format", help="Print the front as a table, or JSON or CSV for programs; with --dry-run the plan."),
 ]
 
 

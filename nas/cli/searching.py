@@ -32,7 +32,7 @@ def search(
     typed: options.Typed,
     dry_run: options.DryRun = False,
     yes: options.Yes = False,
-    shown: options.PlanFormat = "text",
+    shown: options.SearchFormat = "table",
 ) -> None:
     """Search a space for the Pareto front of accuracy and cost. A study that exists already is resumed.
 
@@ -57,8 +57,9 @@ def search(
         request = Request(**typed)
     plan = _plan(request)
     cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
+    of_plan: show.Format = shown if dry_run else "table"  # of a search stdout has the front alone
     if request.calibrate:
-        _print_plan(plan, shown if dry_run else "text")  # of the two plans, JSON is that of the search
+        _print_plan(plan, of_plan)
         _print_calibration(plan)
         if dry_run:
             return
@@ -68,10 +69,10 @@ def search(
         request = _fitted(request, plan, elsewhere=cluster is not None)
         plan = _plan(request)
     outlook = estimating.outlook_of(plan, always=dry_run, elsewhere=cluster is not None)
-    _print_plan(plan, shown, slope=slope_in_words(plan, request), outlook=outlook)
+    _print_plan(plan, of_plan, slope=slope_in_words(plan, request), outlook=outlook)
     if not dry_run:
         estimating.require_yes(outlook, yes=yes)
-        _run(_begin(plan), cluster)
+        _run(_begin(plan), cluster, shown)
 
 
 def _fitted(request: "Request", plan: "Plan", *, elsewhere: bool) -> "Request":
@@ -388,7 +389,7 @@ def _stock_costs(plan: "Plan") -> str:
     return "; ".join(f"{name} {cost}".lstrip() for name, cost in zip(names, costs, strict=True))
 
 
-def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook | None" = None) -> None:
+def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "Outlook | None" = None) -> None:
     """Print what a search is about to do, before it writes anything.
 
     Args:

@@ -30,6 +30,7 @@ NEGATIVE, MISTAKE, STOPPED = 1, 2, 130
 """Exit statuses beside 0: the answer is no; nothing was done, for the user has to change something; Ctrl-C, as shells
 define it. `docs/command_line.md` lists what each command means by them."""
 
+_STDOUT, _STDERR = 1, 2
 _GAP = 2
 """Spaces between two columns."""
 _NUMERIC = frozenset("0123456789+-")
@@ -75,6 +76,20 @@ def paused(status: Status) -> Iterator[None]:
         yield
     finally:
         status.start()
+
+
+@contextmanager
+def others_on_stderr() -> Iterator[None]:
+    """Send to stderr what others print to stdout meanwhile: Ultralytics, C code, the processes that they start."""
+    sys.stdout.flush()
+    results = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(results, _STDOUT)
+        os.close(results)
 
 
 P = ParamSpec("P")

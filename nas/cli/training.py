@@ -45,10 +45,11 @@ def train(
 
     again = f"{command_for('train', opened)}{'' if trial is None else f' --trial {trial}'} --resume"
     try:
-        if resume:
-            done = full_training.resume(opened, context.args, trial=trial)
-        else:
-            done = full_training.train(opened, context.args, trial=trial, best=best)
+        with show.others_on_stderr():
+            if resume:
+                done = full_training.resume(opened, context.args, trial=trial)
+            else:
+                done = full_training.train(opened, context.args, trial=trial, best=best)
     except KeyboardInterrupt:
         show.lines([f"stopped; go on with: {again}"])
         raise
