@@ -265,6 +265,16 @@ class Verdict(InWords):
         return self.cheapest if found is None and self.is_final else found
 
     @property
+    def saving_trial(self) -> int | None:
+        """Trial of the search that is as accurate and costs the least; None if none of them costs less than stock."""
+        saving = [
+            (one.cost_change, one.trial)
+            for one in self.finalists
+            if one.finding is Finding.EQUIVALENT and one.trial is not None and (one.cost_change or 0.0) < 0
+        ]
+        return min(saving)[1] if saving else None
+
+    @property
     def shrinkage(self) -> tuple[float, float] | None:
         """Mean differences to the stock model in points: in the search, and with fresh seeds; None if not known."""
         both = [(one.search_difference, one.difference) for one in self.finalists if one.search_difference is not None]

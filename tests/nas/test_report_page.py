@@ -18,7 +18,7 @@ from nas.cli import app
 from nas.records.record import Record
 from nas.records.trial_attributes import ARCHITECTURE
 from nas.report.effects import Effect, Significance
-from nas.report.page import charts, conditions, gathering, network
+from nas.report.page import charts, conditions, gathering, network, recommended
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
@@ -27,6 +27,41 @@ from nas.study.study import Study
 from search_spaces import load
 from search_spaces.errors import SpecError
 from trials.scores import Epoch
+
+FINALIST = JudgedFinalist(
+    trial=2,
+    fingerprint="2",
+    summary="UIB 4",
+    finding=Finding.BETTER,
+    difference=1.5,
+    low=0.5,
+    high=2.0,
+    seed_error=0.3,
+    image_error=None,
+    p_better=0.01,
+    p_worse=1.0,
+    p_equivalent=1.0,
+    map50_95_by_seed=(0.41, 0.42),
+    search_difference=3.0,
+    cost="gflops",
+    cost_change=-0.1,
+    margin=0.5,
+    further=None,
+)
+VERDICT = Verdict(
+    study="mine",
+    seeds=(1, 2),
+    planned=2,
+    unfinished=0,
+    look=1,
+    epochs=3,
+    epochs_of_search=3,
+    margin=0.5,
+    stock_map50_95=0.4,
+    stock_map50_95_by_seed=(0.4, 0.4),
+    finalists=(FINALIST,),
+    left_out=(),
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +165,24 @@ class TestPage:
         assert [(member.trial, member.reasons) for member in contents.members] == [
             (2, ("most accurate", "best compromise", "cheapest"))
         ]
+
+    @pytest.mark.parametrize(
+        ("finding", "cost_change", "reasons"),
+        [
+            (Finding.BETTER, 0.1, {1: "better than stock by the verdict"}),
+            (Finding.EQUIVALENT, -0.1, {1: "as accurate as stock by the verdict, and cheaper"}),
+            (Finding.EQUIVALENT, 0.1, {}),
+            (Finding.EQUIVALENT, None, {}),
+            (Finding.UNDECIDED, -0.1, {}),
+        ],
+    )
+    def test_what_the_verdict_supports_is_recommended(
+        self, study: Study, finding: Finding, cost_change: float | None, reasons: dict[int, str]
+    ) -> None:
+        verdict = replace(VERDICT, finalists=(replace(FINALIST, trial=1, finding=finding, cost_change=cost_change),))
+        shown = recommended.members(study, study.records(), study.front(), verdict)
+        others = {2: "most accurate"}
+        assert {member.trial: member.reasons[0] for member in shown} == reasons | others
 
     def test_images_show_both_models(self, contents: Contents) -> None:
         assert contents.problems == []
@@ -245,40 +298,6 @@ class TestCharts:
         assert charts.effects_chart([]) is None
 
     def test_confirmed_finalists_have_their_intervals(self) -> None:
-        finalist = JudgedFinalist(
-            trial=2,
-            fingerprint="2",
-            summary="UIB 4",
-            finding=Finding.BETTER,
-            difference=1.5,
-            low=0.5,
-            high=2.0,
-            seed_error=0.3,
-            image_error=None,
-            p_better=0.01,
-            p_worse=1.0,
-            p_equivalent=1.0,
-            map50_95_by_seed=(0.41, 0.42),
-            search_difference=3.0,
-            cost="gflops",
-            cost_change=-0.1,
-            margin=0.5,
-            further=None,
-        )
-        verdict = Verdict(
-            study="mine",
-            seeds=(1, 2),
-            planned=2,
-            unfinished=0,
-            look=1,
-            epochs=3,
-            epochs_of_search=3,
-            margin=0.5,
-            stock_map50_95=0.4,
-            stock_map50_95_by_seed=(0.4, 0.4),
-            finalists=(finalist,),
-            left_out=(),
-        )
         records = [
             Record(
                 trial=n, state="complete", ending="finished", gflops=8.0 - n, picks={}, fingerprint=str(n), role=role
@@ -286,14 +305,14 @@ class TestCharts:
             for n, role in ((0, "stock"), (2, ""))
         ]
         figure = graph_objects.Figure()
-        charts.add_confirmed(figure, verdict, records, ("gflops", "map50_95"))
+        charts.add_confirmed(figure, VERDICT, records, ("gflops", "map50_95"))
         (drawn,) = figure.data
         assert list(drawn.x) == [6.0, 8.0]
         assert list(drawn.y) == pytest.approx([0.415, 0.4])
         assert list(drawn.error_y.array) == pytest.approx([0.005, 0.0])
         assert list(drawn.error_y.arrayminus) == pytest.approx([0.01, 0.0])
         assert "2 fresh seeds, on the images that the search chose by" in drawn.hovertext[0]
-        charts.add_confirmed(figure, verdict, records, ("gflops", "map50"))
+        charts.add_confirmed(figure, VERDICT, records, ("gflops", "map50"))
         assert len(figure.data) == 1
 
     def test_curves_are_sums_of_losses(self) -> None:

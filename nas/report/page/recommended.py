@@ -26,15 +26,25 @@ def members(
     reasons: dict[int, list[str]] = {}
     if not front:
         return []
-    supported = verdict.best_trial if verdict is not None and study.settings.confirms is None else None
-    if supported is not None:
-        is_stock = verdict is not None and verdict.cheapest is not None
-        reasons[supported] = ["taken by the verdict" if is_stock else "better than stock by the verdict"]
+    if (supported := _supported(study, verdict)) is not None:
+        reasons[supported[0]] = [supported[1]]
     for best, reason in _BEST.items():
         found = choose(list(records), study.settings.objectives, study=study.name, trial=None, best=best)
         reasons.setdefault(found.trial, []).append(reason)
     by_trial = {record.trial: record for record in records}
     return [_member(study, by_trial[trial], tuple(why)) for trial, why in reasons.items()]
+
+
+def _supported(study: Reported, verdict: Verdict | None) -> tuple[int, str] | None:
+    """Return the trial that the verdict supports, with the reason; None if there is none."""
+    if verdict is None or study.settings.confirms is not None:
+        return None
+    if verdict.best_trial is not None:
+        is_of_stock_models = verdict.cheapest is not None
+        return verdict.best_trial, "taken by the verdict" if is_of_stock_models else "better than stock by the verdict"
+    if verdict.saving_trial is not None:
+        return verdict.saving_trial, "as accurate as stock by the verdict, and cheaper"
+    return None
 
 
 def _member(study: Reported, record: Record, reasons: tuple[str, ...]) -> Member:
@@ -62,8 +72,8 @@ def samples(
         StudyError: the weights of one of the two are no longer there.
     """
     stock = stock_of(records)
-    best = verdict.best_trial if verdict is not None and study.settings.confirms is None else None
-    best = front[0].trial if best is None and front else best
+    supported = _supported(study, verdict)
+    best = supported[0] if supported is not None else front[0].trial if front else None
     if stock is None or best is None or best == stock.trial or not has_learned(stock.map50_95):
         return []
     pair = study.files(stock.trial).weights, study.files(best).weights
