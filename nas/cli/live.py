@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from rich.live import Live
-
+from nas.cli.live_area import LiveArea
 from nas.cli.live_table import described, live_table
 from nas.cli.options import command_for
 from nas.cli.show import err, figure, labelled
@@ -34,7 +33,7 @@ class Watching:
     """
 
     def __init__(self, *, from_now: bool = False) -> None:
-        self._live = Live(console=err, refresh_per_second=2, transient=True) if err.is_live else None
+        self._live = LiveArea(console=err, refresh_per_second=2, transient=True) if err.is_live else None
         self._printed: dict[int | str, tuple[str, str | None]] = {}
         self._from_now = from_now
         self._began, self._ended_before = time.monotonic(), -1

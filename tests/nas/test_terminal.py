@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from rich.console import Group
+from rich.text import Text
 
 import nas
-from nas.cli import live, show
+from nas.cli import live, live_area, show
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study.study import Study
@@ -121,6 +123,58 @@ def test_a_live_table_fits_the_terminal_also_when_it_is_resized(watching: Termin
     watching.resize(80, 24)
     watching.read_until(lambda lines: 0 < width(lines) <= 80)
     assert width(lines_of(watching.read(1.2))) == 80
+
+
+class Reflowing(io.StringIO):
+    """Terminal that breaks lines anew when its width changes, and keeps the cursor at its place in the text."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.columns, self.lines, self._line, self._at = columns, [""], 0, 0
+
+    def write(self, text: str) -> int:
+        for code, count, letter, plain in re.findall(r"(\x1b\[([0-9;?]*)([A-Za-z]))|([^\x1b])", text):
+            if letter == "A":
+                self._up(int(count or 1))
+            elif letter == "C":
+                self._at += 1
+            elif letter == "J":
+                self.lines[self._line :] = [self.lines[self._line][: self._at]]
+            elif letter == "K":
+                self.lines[self._line] = self.lines[self._line][: 0 if count == "2" else self._at]
+            elif plain == "\r":
+                self._at = max(0, self._at - 1) // self.columns * self.columns
+            elif plain == "\n":
+                self._line, self._at = self._line + 1, 0
+                self.lines += [""] * (self._line == len(self.lines))
+            elif not code:
+                line = self.lines[self._line].ljust(self._at)
+                self.lines[self._line] = line[: self._at] + plain + line[self._at + 1 :]
+                self._at += 1
+        return len(text)
+
+    def _up(self, rows: int) -> None:
+        for _ in range(rows):
+            if self._at > self.columns:
+                self._at -= self.columns
+            elif self._line:
+                self._line -= 1
+                last = max(0, len(self.lines[self._line]) - 1) // self.columns * self.columns
+                self._at = last + min(self._at, self.columns - 1)
+
+
+def test_a_terminal_that_is_narrowed_has_no_lines_of_before() -> None:
+    terminal = Reflowing(140)
+    console = show.PrintableConsole(file=terminal, force_terminal=True, width=140, height=24, soft_wrap=True)
+    display = live_area.LiveArea(console=console, auto_refresh=False, transient=True)
+    with display:
+        for columns in (140, 80, 60, 140):
+            terminal.columns, console.width = columns, columns
+            display.update(Group(*(Text(f"{row}".ljust(columns, "."), no_wrap=True) for row in range(5))), refresh=True)
+            console.print(f"ended at {columns}")
+            assert [line[0] for line in terminal.lines if line][-5:] == list("01234")
+            assert sum(line.startswith("0") for line in terminal.lines) == 1
+    assert [line for line in terminal.lines if line] == [f"ended at {columns}" for columns in (140, 80, 60, 140)]
 
 
 def test_a_trial_that_has_finished_is_one_line(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
