@@ -180,9 +180,10 @@ def decisive(slopes: Sequence[Slope]) -> Slope | None:
     Without one that asks for more, one that cannot be told; only if there is no such one either, a flat one.
     """
 
-    def weight(one: Slope) -> tuple[bool, float, bool, float]:
+    def weight(one: Slope) -> tuple[bool, float, float, bool, float]:
         is_steep = one.finding is Steepness.STEEP
-        return is_steep, one.enough.epochs if one.enough else 0, one.finding is Steepness.NOT_TOLD, one.gain
+        advised, enough = (found.epochs if found else 0 for found in (one.advised, one.enough))
+        return is_steep, advised, enough, one.finding is Steepness.NOT_TOLD, one.gain
 
     return max(slopes, key=weight, default=None)
 

@@ -9,7 +9,7 @@ import pytest
 from nas.algorithms.seed_noise import SeedNoise
 from nas.defaults import MARGIN
 from nas.records.record import Record
-from nas.report.slope import End, Steepness, median_difference, slope
+from nas.report.slope import End, Steepness, decisive, median_difference, slope
 from nas.settings import Settings
 from trials import Budget
 
@@ -183,3 +183,14 @@ class TestDifferenceBetweenCandidates:
 
     def test_few_candidates_have_none(self) -> None:
         assert median_difference(CANDIDATES) is None
+
+
+def test_of_several_stock_models_one_that_advises_a_budget_decides() -> None:
+    records = [*CANDIDATES, record(3, 0.526)]
+    advising, unknown = slope(settings(), records, base=0.479), slope(settings(), [record(0, 0.514)], base=0.479)
+    flat = slope(settings(), records, base=0.510)
+    assert advising is not None
+    assert unknown is not None
+    assert flat is not None
+    assert decisive([flat, unknown, advising]) is advising
+    assert decisive([flat, unknown]) is unknown
