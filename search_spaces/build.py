@@ -169,8 +169,8 @@ def require_raw_predictions(document: Mapping[str, Any]) -> None:
     if not {"boxes", "scores", "feats"} <= {*raw}:
         raise SpecError(
             f"{place}: {found.name} of {found.file} returns a {type(returned).__name__} in training, where the loss of "
-            "Ultralytics reads a mapping of boxes, scores and feats, as Detect.forward_head returns it: nas cost counts "
-            "it, and it cannot be trained"
+            "Ultralytics reads a mapping of boxes, scores and feats, as Detect.forward_head returns it: nas cost "
+            "counts it, and it cannot be trained"
         )
 
 
