@@ -94,6 +94,25 @@ def test_documented_commands_are_right() -> None:
     assert [one for one in found if one[2]] == []
 
 
+def with_help(command: Any, name: str = "nas") -> Iterator[tuple[str, str]]:
+    """Yield the names of all commands, with what their help says."""
+    if not command.hidden:
+        yield name, command.help or ""
+    for word, further in getattr(command, "commands", {}).items():
+        yield from with_help(further, f"{name} {word}")
+
+
+def test_help_of_every_command_has_an_example_that_is_right() -> None:
+    for name, said in with_help(typer.main.get_command(app)):
+        blocks = [block for block in said.split("\n\n") if block.strip().startswith("nas ")]
+        lines = [line.strip().partition("  ")[0] for block in blocks for line in block.splitlines()]
+        found = [line for line in lines if line.startswith("nas ")]
+        assert any(f"{line} ".startswith(f"{name} ") for line in found), name
+        for line in found:
+            for arguments in documented.invocations(documented.filled(line)):
+                assert mistake_in(arguments) is None, line
+
+
 def test_a_wrong_command_is_found() -> None:
     wrong = ["nas search --spce v9", "nas confirm STUDY --seed 3", "nas serch", "nas export STUDY --best largest"]
     (page,) = ["```\n" + "\n".join(wrong) + "\n```\n"]

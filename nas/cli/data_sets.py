@@ -22,7 +22,10 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 def data(data: Name = "digits", shown: TextFormat = "text") -> None:
-    """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
+    """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed.
+
+    nas data my/data.yaml
+    """
     with show.err.status("reading labels and opening images") as status:
         from nas.report.few_images import few_images_in_words
         from trials.data import datasets

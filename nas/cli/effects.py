@@ -37,6 +37,8 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     Accuracy is mAP50-95 in points, compared with the stock layer, estimated
     from all finished trials. Cost is that of the stock model with this slot
     alone replaced. Of several spaces each is estimated from its own trials.
+
+      nas effects v9t-digits
     """
     opened = opening.opened(study, runs)
     from nas.report.effects import COLUMNS

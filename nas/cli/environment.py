@@ -42,7 +42,11 @@ def ui(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     runs: Runs = RUNS,
 ) -> None:
-    """Start a server with MLflow's pages of all studies, and open them; Ctrl-C stops it."""
+    """Start a server with MLflow's pages of all studies, and open them; Ctrl-C stops it.
+
+    nas ui
+    nas ui --no-browser --port 5001
+    """
     from nas.study.folders import tracking_uri
     from nas.tracking.server import PagesServer
 
@@ -58,7 +62,10 @@ def ui(
 
 @show.reports_errors
 def sync(study: Name, runs: Runs = RUNS, shown: TextFormat = "text") -> None:
-    """Send trials of a study to MLflow that it lacks, because it could not be reached during the search."""
+    """Send trials of a study to MLflow that it lacks, because it could not be reached during the search.
+
+    nas sync v9t-digits
+    """
     opened = opening.opened(study, runs)
     with show.err.status("writing into MLflow"):
         from nas.workflows import running
@@ -75,7 +82,10 @@ def doctor(
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Check versions, the two packages called thop, devices and folders; exit with status 1 if something is wrong."""
+    """Check versions, the two packages called thop, devices and folders; exit with status 1 if something is wrong.
+
+    nas doctor
+    """
     checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
         ("python", lambda: (sys.version_info >= (3, 11), sys.version.split()[0])),
         *((name, partial(_installed, name)) for name in _PACKAGES),

@@ -79,9 +79,9 @@ def export(
 ) -> None:
     """Export the model of a trial: model.yaml, weights.pt, data.yaml, summary.json and a model card.
 
-    nas export v9t-digits --best map --standalone
-    nas export v9t-digits --trial 4 --formats onnx,openvino --check
-    nas export v9t-digits --trial 4 --formats onnx,openvino --precision fp32,int8 --check
+      nas export v9t-digits --best map --standalone
+      nas export v9t-digits --trial 4 --formats onnx,openvino --check
+      nas export v9t-digits --trial 4 --formats onnx,openvino --precision fp32,int8 --check
 
     Arguments of Ultralytics' export may follow: imgsz=320 quantize=16 device=0.
     """

@@ -47,6 +47,9 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     interrupted recording continues where it stopped, and spaces share the
     layers that they have in common. Run nothing else on the device meanwhile.
     With --precision int8 each layer is quantised as the model will be.
+
+      nas latency record --space v9 --device-name mine
+      nas search --space v9 --latency mine --objectives map50_95,latency_ms
     """
     chosen = TableOptions(**typed)
     with show.err.status("loading the runtime"):
@@ -85,7 +88,11 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     of=TableOptions, defaults={"space": None}, unset={"space": "all tables are listed, without their latencies"}
 )
 def show_table(typed: options.Typed, shown: options.Shown = "table") -> None:
-    """Show the latency of every choice of every slot, and the difference to the stock layer."""
+    """Show the latency of every choice of every slot, and the difference to the stock layer.
+
+    nas latency show                 all tables
+    nas latency show --space v9      the layers of a space
+    """
     if typed["space"] is None:
         _print_tables(shown)
         return
@@ -139,7 +146,10 @@ def export(
     typed: options.Typed,
     shown: options.TextFormat = "text",
 ) -> None:
-    """Write the table of a device to a CSV file that begins with the profile of the device."""
+    """Write the table of a device to a CSV file that begins with the profile of the device.
+
+    nas latency export jetson.csv --device-name jetson
+    """
     from search_spaces.files import require_place
 
     require_place(file, "file")
@@ -155,7 +165,10 @@ def take_in(
     ],
     shown: options.TextFormat = "text",
 ) -> None:
-    """Import a table; entries that exist already for this device stay, unless the file replaces them."""
+    """Import a table; entries that exist already for this device stay, unless the file replaces them.
+
+    nas latency import jetson.csv
+    """
     from trials.latency import timings
 
     read = timings.read(file)

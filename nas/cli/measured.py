@@ -18,7 +18,10 @@ def front(
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Measure the Pareto front and the stock model of a study, on the device for which its search predicted."""
+    """Measure the Pareto front and the stock model of a study, on the device for which its search predicted.
+
+    nas latency front v9t-digits
+    """
     from search_spaces.errors import StudyError
 
     opened = opening.opened(study, runs)

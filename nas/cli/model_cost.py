@@ -62,6 +62,9 @@ def cost(
     Files of the YOLOv5 and YOLOv9 repositories and of articles about them are
     read as they are. If one prints a module that is wrong, the right operator
     is built, and a note says what was wrong.
+
+      nas cost yolov9c.yaml --image-size 320
+      nas cost article.yaml --as-printed    what the article counted
     """
     with show.err.status("counting"):
         from search_spaces import model_reader

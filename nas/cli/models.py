@@ -59,7 +59,12 @@ def register(app: typer.Typer) -> None:
 
 
 def spaces(context: typer.Context, shown: Shown = "table") -> None:
-    """List the search spaces; nas spaces v9 shows one of them, nas spaces derive MODEL.yaml writes one."""
+    """List the search spaces, show one, or write one for another model.
+
+    nas spaces                               those that come along
+    nas spaces v9                            one of them: slots, size, costs
+    nas spaces derive yolo11n.yaml           one for any detection model
+    """
     if context.invoked_subcommand is None:
         _list_spaces(shown)
 
@@ -86,7 +91,11 @@ def show_space(
     typed: Typed,
     shown: Shown = "table",
 ) -> None:
-    """Show the slots of a space, its size, and the costs it can reach."""
+    """Show the slots of a space, its size, and the costs it can reach.
+
+    nas spaces show v9
+    nas spaces show mine.yaml --scale s
+    """
     from search_spaces import space_names
 
     space_names.require_files(space)  # before PyTorch is imported
@@ -116,7 +125,11 @@ def derive(
     typed: Typed,
     modules: Modules = None,
 ) -> None:
-    """Write a space file with every possible slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
+    """Write a space file with every possible slot of a model.
+
+    nas spaces derive yolo11n.yaml > my_space.yaml
+    nas search --space my_space.yaml
+    """
     scale = typed["scale"]
     with show.err.status("trying every operator in every layer"):
         from search_spaces import model_reader
@@ -135,7 +148,10 @@ def refine_space(
     ],
     runs: Runs = RUNS,
 ) -> None:
-    """Write the space file that nas search --refine searches: nas spaces refine STUDY > fine.yaml."""
+    """Write the space file that nas search --refine searches.
+
+    nas spaces refine v9t-digits > fine.yaml
+    """
     coarse = opening.opened(study, runs)
     with show.err.status("reading its front"):
         from nas.workflows.refinement import refined_space
@@ -148,7 +164,9 @@ def refine_space(
 def print_schema(modules: Modules = None) -> None:
     """Print the JSON Schema of space files, with which an editor completes and checks them.
 
-    nas spaces schema > space.schema.json, and as the first line of a space file:
+      nas spaces schema > space.schema.json
+
+    The first line of a space file then names it:
     # yaml-language-server: $schema=space.schema.json
     """
     from search_spaces.json_schema import space_schema
@@ -248,6 +266,8 @@ def models(shown: Shown = "table") -> None:
 
     Use their names as: nas cost NAME, nas spaces derive NAME, nas yolo train
     model=NAME.
+
+      nas models
     """
     found = []
     with show.err.status("counting"):
@@ -265,7 +285,10 @@ def models(shown: Shown = "table") -> None:
 
 
 def yolo(context: typer.Context) -> None:
-    """Run Ultralytics' command with the layers of nas: nas yolo train model=best.yaml data=my.yaml.
+    """Run Ultralytics' command with the layers of nas.
+
+      nas yolo train model=model.yaml pretrained=weights.pt data=my.yaml
+      nas yolo val model=weights.pt data=my.yaml
 
     --modules my_ops.py adds operators of your own. Nothing that a model or
     data file asks for is run or downloaded. A checkpoint with classes that are

@@ -62,6 +62,9 @@ def unpack(
     each file, no file outside of the study, no links, nothing that is no file
     of a study, and weights that are tensors without pickled objects. The
     study gets an id of its own, and its own runs in MLflow.
+
+      nas unpack v9t-digits.tar.gz
+      nas unpack v9t-digits.tar.gz --study theirs    under another name
     """
     from nas.study.folders import runs_option
     from nas.workflows.unpack import unpack as unpacked

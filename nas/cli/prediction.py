@@ -27,7 +27,11 @@ Seed = Annotated[int, typer.Option(metavar="N", help="Random seed of the archite
 def predict(
     model: Model = None, *, typed: options.Typed, sample: Sample = 1, seed: Seed = 0, shown: options.Shown = "table"
 ) -> None:
-    """Predict the latency of one image for an exported model, or for random architectures of a space."""
+    """Predict the latency of one image for an exported model, or for random architectures of a space.
+
+    nas latency predict model.yaml --device-name mine
+    nas latency predict --space v9 --sample 5
+    """
     chosen = TableOptions(**typed)
     with show.err.status("reading space and table"):
         from search_spaces import Architecture
@@ -59,7 +63,10 @@ def predict(
 @show.reports_errors
 @options.takes(of=TableOptions)
 def error(typed: options.Typed, candidates: Candidates = 20, seed: Seed = 0, shown: options.Shown = "table") -> None:
-    """Measure how wrong predictions are: build random candidates and time them, alternating with the stock model."""
+    """Measure how wrong predictions are: build random candidates and time them, alternating with the stock model.
+
+    nas latency error --space v9 --candidates 20
+    """
     chosen, checked = TableOptions(**typed), []
     with show.err.status("loading the runtime"):
         from trials.latency import prediction_error

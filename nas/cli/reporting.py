@@ -42,6 +42,9 @@ def report(
     of the recommended networks, the effect of each operator, detections where
     stock and the best model differ, learning curves, and what to do next.
     Open it in any browser, print it, or send it: everything is in the file.
+
+      nas report v9t-digits
+      nas report v9t-digits --out digits.html
     """
     from search_spaces.errors import SpecError
     from search_spaces.files import require_place

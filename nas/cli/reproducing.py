@@ -45,6 +45,8 @@ def reproduce(
     stays as it is. Every loss and score must be equal.
 
     Exit status: 0 equal to the bit, 1 different, 2 refused (with the reason).
+
+      nas reproduce v9t-digits --trial 4
     """
     opened = opening.opened(study, runs)
     from nas.workflows import reproduce as workflow

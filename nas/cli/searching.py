@@ -149,7 +149,11 @@ def _begin(plan: "Plan") -> "Study":
     },
 )
 def resume(study: options.Name, typed: options.Typed, shown: options.Shown = "table") -> None:
-    """Continue a study where it stopped, and print its front; finished trials are not trained again."""
+    """Continue a study where it stopped, and print its front; finished trials are not trained again.
+
+    nas resume v9t-digits
+    nas resume v9t-digits --trials 20    until there are twenty trials
+    """
     with show.err.status(f"opening {study}"):
         from nas.workflows import begin
         from nas.workflows.ray_cluster import RayCluster

@@ -80,6 +80,9 @@ def status(
     left: time until all trials are done, by the mean duration of those that
     have ended. waiting: architectures in the queue, to be trained by nas
     resume STUDY. nas watch STUDY follows a search that runs.
+
+      nas status               all studies
+      nas status v9t-digits    one, with what runs where
     """
     from nas.study.folders import studies
     from nas.study.full_trainings import full_trainings
@@ -129,7 +132,11 @@ def pareto(
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Show the Pareto front: the finished trials that no other trial beats in all objectives."""
+    """Show the Pareto front: the finished trials that no other trial beats in all objectives.
+
+    nas pareto v9t-digits
+    nas pareto v9t-digits --expected    by what another training would score
+    """
     if not expected:
         fronts.print_front(_stored(study, runs, fetches=True), shown)
         return
@@ -151,7 +158,11 @@ def pareto(
 
 @show.reports_errors
 def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
-    """Show every trial of a study."""
+    """Show every trial of a study.
+
+    nas trials v9t-digits
+    nas trials v9t-digits --format csv > trials.csv
+    """
     opened = _stored(study, runs, fetches=True)
     records = opened.records()
     fronts.print_trials(opened, records, shown, title=f"Trials of {study}", among=records)
@@ -163,6 +174,8 @@ def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Show the stock model, from whose weights every trial starts; train it first if that is not done.
 
     Of several members each has one.
+
+      nas base v9t-digits
     """
     opened = opening.opened(study, runs)
     with show.err.status("training the stock model") as status:
@@ -201,7 +214,11 @@ def clean(
     runs: Runs = RUNS,
     shown: TextFormat = "text",
 ) -> None:
-    """Delete scratch files, checkpoints of trials that have ended, and weights that nas export does not need."""
+    """Delete scratch files, checkpoints of trials that have ended, and weights that nas export does not need.
+
+    nas clean v9t-digits
+    nas clean v9t-digits --dry-run    how much that would free
+    """
     from nas.study.cleaning import delete, lies_within, removable, size
     from nas.study.database_rows import rows_of
     from search_spaces.errors import StudyError

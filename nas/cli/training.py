@@ -29,8 +29,8 @@ def train(
 ) -> None:
     """Train the model of a trial in full, from its weights, with the arguments of Ultralytics' yolo train.
 
-    nas train v9t-digits --trial 4 epochs=300 imgsz=640 device=0,1
-    nas train v9t-digits --trial 4 --resume
+      nas train v9t-digits --trial 4 epochs=300 imgsz=640 device=0,1
+      nas train v9t-digits --trial 4 --resume
 
     It is a run under the study's in MLflow, with losses and mAP after each
     epoch. After Ctrl-C, a crash or kill -9, --resume goes on. Results lie in
