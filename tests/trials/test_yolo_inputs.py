@@ -72,6 +72,11 @@ class TestModelAndDataFiles:
             yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
+    @pytest.mark.parametrize("argument", ["model=0.5", "distill_model=-1e3"])
+    def test_a_number_in_the_place_of_a_model_is_refused(self, argument: str) -> None:
+        with pytest.raises(DataError, match=rf"{argument}: a number \(a checkpoint or a model file is expected\)"):
+            yolo_inputs.require_valid(["yolo", "train", argument])
+
     def test_a_folder_in_the_place_of_a_file_is_refused(self, folder: Path) -> None:
         (folder / "made.yaml").mkdir()
         for key in ("model", "data", "cfg"):

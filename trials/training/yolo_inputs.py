@@ -4,6 +4,7 @@ Ultralytics executes what a file asks for: `download:` of a data file is a Pytho
 and `TorchVision` of a model file downloads. `nas yolo` does neither for files that did not come with Ultralytics.
 """
 
+import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from trials.training import checkpoint_settings, fetched_addresses, guarded_proc
 _YAML = (".yaml", ".yml")
 _CHECKPOINTS = ("model", "pretrained", "resume", "distill_model")
 """Arguments that may name a checkpoint, which is a pickle."""
+_NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 TRUST = "--trust"
 """Flag with which a user lets checkpoints execute the code they contain, as Ultralytics does."""
@@ -98,14 +100,8 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
         if key in {"model", "data", "cfg", "tracker"} and path.suffix.lower() in _YAML and is_folder(path):
             raise DataError(f"{value}: a folder (a YAML file is expected)")
-        if key in _CHECKPOINTS and _is_nowhere(value):
-            raise DataError(f"{value}: no such file, and no checkpoint that Ultralytics publishes")
-        if key == "resume" and value.lower() not in {*_NOTHING, "true", "false"} and not is_plain(path):
-            raise DataError(f"{value}: no such file (resume=FILE, or resume=True model=FILE)")
-        if key in _CHECKPOINTS and path.suffix.lower() == ".pt" and is_plain(path) and not trusted:
-            _require_harmless(path)
-        if key in _CHECKPOINTS and trusted and is_plain(path):
-            LOGGER.warning(f"{printable(str(path))}: opened as a pickle, which can run code in it, because of {TRUST}")
+        if key in _CHECKPOINTS:
+            _require_checkpoint(key, value, trusted=trusted)
         if key == "data" and path.suffix.lower() in fetched_addresses.LISTS_OF_ADDRESSES:
             raise DataError(f"{value}: a list of images that are downloaded is not read (a data.yaml is expected)")
         if key == "data" and value.lstrip().startswith(("[", "(")):
@@ -118,6 +114,20 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             _require_model(path)
         else:
             _require_data(path)
+
+
+def _require_checkpoint(key: str, value: str, *, trusted: bool) -> None:
+    path = Path(value)
+    if key in {"model", "distill_model"} and _NUMBER.fullmatch(value) and not is_plain(path):
+        raise DataError(f"{key}={value}: a number (a checkpoint or a model file is expected)")
+    if _is_nowhere(value):
+        raise DataError(f"{value}: no such file, and no checkpoint that Ultralytics publishes")
+    if key == "resume" and value.lower() not in {*_NOTHING, "true", "false"} and not is_plain(path):
+        raise DataError(f"{value}: no such file (resume=FILE, or resume=True model=FILE)")
+    if path.suffix.lower() == ".pt" and is_plain(path) and not trusted:
+        _require_harmless(path)
+    if trusted and is_plain(path):
+        LOGGER.warning(f"{printable(str(path))}: opened as a pickle, which can run code in it, because of {TRUST}")
 
 
 def _is_nowhere(checkpoint: str) -> bool:
