@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from traceback import walk_tb
+from traceback import extract_tb, walk_tb
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.nn import tasks
 
-from search_spaces import model_file, pgi, user_rows
+from search_spaces import layers, model_file, pgi, user_rows
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.hosts import WHOLE, Channels, Host
 from search_spaces.model_checks import is_detection_head, require_detection, require_trainable
@@ -143,6 +143,8 @@ def errors_with_address(document: Mapping[str, Any], errors: tuple[type[Exceptio
         reason = in_one_line(error)
         if type(error) is IndexError:
             reason = "not enough arguments, or not enough of one"
+        elif isinstance(error, AssertionError) and not str(error):
+            reason = f"{extract_tb(error.__traceback__)[-1].line}; a fork's own {row[2]}: {layers.BRING}"
         raise SpecError(f"{place}: {row[2]} cannot be built of {shortened(row[3])}: {reason}") from error
 
 

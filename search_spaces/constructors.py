@@ -141,6 +141,7 @@ def mistakes(told: Any) -> Iterator[str]:
 class _Reader:
     def __init__(self, module: type[nn.Module], arguments: Sequence[Any], place: Place) -> None:
         self._row, self._place, self._first = list(arguments), place, place.channels[0]
+        self._module = module
         self._parameters = constructor_names.arguments(module)
         names = [one.name for one in self._parameters] + [""] * 3
         self._takes_in = constructor_names.is_input(names[0])
@@ -165,6 +166,8 @@ class _Reader:
             yield self._plain()
         else:
             yield self._plain()
+            if not self._parameters and constructor_names.takes_any(self._module):
+                yield from self._with_out(self._first)
             yield self._given(self._first, *self._row)
         if self._row:
             yield self._given(*([self._first] if self._takes_in else []), *self._row[1:], written=self._row[1:])

@@ -20,7 +20,7 @@ from search_spaces import (
     rows,
     user_rows,
 )
-from search_spaces.errors import SpecError, shortened
+from search_spaces.errors import SpecError, shortened, typo_of
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators import user_classes
 from search_spaces.rows import Lowered
@@ -175,6 +175,8 @@ def require_layer(module: str, missing: Sequence[str] = ()) -> None:
         if missing:
             where = f"{', '.join(missing)}, which may define it, is not there"
             raise SpecError(f"unknown module {module!r}, and {where}") from None
+        if near := typo_of(module, user_classes.names()):
+            raise SpecError(f"unknown module {module!r} (did you mean {near!r}, which your file defines?)") from None
         if file := user_classes.function_file(module):
             reason = "only a class can be a layer (a whole backbone in one row would change the numbers of the layers)"
             raise SpecError(f"{module} is a function of {file}: {reason}") from None

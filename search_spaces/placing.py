@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 from ultralytics.utils.ops import make_divisible
 
 from search_spaces import constructors, model_file, user_rows
@@ -151,7 +152,7 @@ class _Placing:
                 returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
                 channels = 0 if is_head else _returned_channels(returned)
             except Exception as error:
-                if isinstance(error, ImportError):  # no other reading helps
+                if isinstance(error, ImportError | SpecError):  # no other reading helps
                     raise SpecError(f"{found.name} of {found.file}: {in_one_line(error)}") from error
                 tried.append(f"as {call}: {in_one_line(error)}")
                 continue
@@ -191,7 +192,12 @@ class _Placing:
 
 def _built_on_meta(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
     with torch.device("meta"):
-        return build(module, reading, repeats).eval()
+        built = build(module, reading, repeats).eval()
+    if any(isinstance(one, UninitializedParameter) for one in built.parameters()):
+        raise SpecError(
+            "it has lazy layers, whose channels show after a first pass only (nn.Conv2d, not nn.LazyConv2d)"
+        )
+    return built
 
 
 def _returned_channels(returned: Any) -> int | tuple[int, ...]:

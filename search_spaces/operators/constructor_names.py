@@ -42,6 +42,11 @@ def arguments(module: type[nn.Module]) -> list[Parameter]:
     return [one for one in found if one.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}]
 
 
+def takes_any(module: type[nn.Module]) -> bool:
+    """Return whether a class's constructor takes any number of arguments by position, `*args`."""
+    return any(one.kind is Parameter.VAR_POSITIONAL for one in signature(module.__init__).parameters.values())
+
+
 def is_input(name: str) -> bool:
     """Return whether a parameter is the number of channels before the layer, or before and behind it."""
     return name.casefold() in _INPUT | _SAME

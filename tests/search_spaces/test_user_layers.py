@@ -208,6 +208,34 @@ class Loud(nn.Module):
         ):
             placed(model(tmp_path, "[-1, 1, Own, []]"))
 
+    def test_class_that_takes_any_arguments_gets_channels_as_a_convolution_does(self, tmp_path: Path) -> None:
+        wraps = "super().__init__()\n        self.conv = nn.Conv2d(args[0], args[1], 1)"
+        passes = "return self.conv(x)"
+        load(
+            tmp_path,
+            f"class Wrap(nn.Module):\n    def __init__(self, *args, **kwargs):\n        {wraps}\n"
+            f"    def forward(self, x, **kwargs):\n        {passes}\n",
+        )
+        more = "width_multiple: 0.5"
+        assert placed(model(tmp_path, "[-1, 1, Wrap, [64, 3]]", more=more))[1].startswith("Wrap(8, 32, 3): ")
+
+    def test_lazy_layers_are_refused_with_the_row(self, tmp_path: Path) -> None:
+        load(tmp_path, "class Lazy(nn.LazyConv2d):\n    def __init__(self):\n        super().__init__(8, 1)\n")
+        with pytest.raises(SpecError, match=r"^model.yaml: backbone\[1\]: Lazy of own.py: it has lazy layers, whose"):
+            base.load(str(model(tmp_path, "[-1, 1, Lazy, []]")), "")
+
+    def test_typing_error_in_a_name_of_the_users_file_is_named(self, tmp_path: Path) -> None:
+        load(tmp_path, "class GhostGate(nn.Module):\n    pass\n")
+        with pytest.raises(SpecError, match=r"unknown module 'GhostGte' \(did you mean 'GhostGate', which your file"):
+            placed(model(tmp_path, "[-1, 1, GhostGte, []]"))
+
+    def test_assertion_without_a_text_is_shown_and_the_way_to_a_forks_own_class(self, tmp_path: Path) -> None:
+        row = "[-1, 1, RepConv, [16, 32, 1]]"
+        with pytest.raises(
+            SpecError, match=r"RepConv cannot be built of .*: assert k == 3 and p == 1; a fork's own Rep"
+        ):
+            base.load(str(model(tmp_path, row)), "")
+
     def test_function_is_no_layer(self, tmp_path: Path) -> None:
         load(tmp_path, "class Id(nn.Identity):\n    pass\ndef net_t0():\n    return Id()\n")
         with pytest.raises(SpecError, match=r"backbone\[1\]: net_t0 is a function of own.py: only a class can be"):
