@@ -25,6 +25,7 @@ from hypothesis import settings
 from PIL import Image
 from ultralytics.data import dataset
 from ultralytics.engine.model import Model
+from ultralytics.engine.results import Results
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import YAML, dist
@@ -49,7 +50,7 @@ def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the guards of `nas yolo`, which last for their process, end with the test."""
     for owner, name in (
         *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save"), (Model, "_load")),
-        *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume")),
+        *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume"), (Results, "save_crop")),
         *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file"), (dist, "generate_ddp_file")),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))

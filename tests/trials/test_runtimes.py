@@ -276,6 +276,14 @@ class TestSsh:
             assert compared.candidate.iterations >= 20
             assert compared.ratio > 0
 
+    def test_a_table_does_not_choose_a_machine_to_connect_to(self, ssh: Callable[[str], Path]) -> None:
+        arguments = ssh("exit 1")
+        runtime = "ssh://elsewhere/onnxruntime"
+        profile = DeviceProfile(name="a", processor="x", runtime=runtime, version="2.0", threads=1, torch="2.0")
+        with pytest.raises(LatencyError, match="this machine has no runtime 'ssh://elsewhere/onnxruntime'"):
+            runtimes.open_for(profile)
+        assert not arguments.exists()
+
     def test_an_unreachable_machine_is_an_error(self, ssh: Callable[[str], Path]) -> None:
         ssh('echo "ssh: connect to host board port 22: Connection refused" >&2; exit 255')
         with pytest.raises(EnvironmentProblem) as caught:

@@ -97,9 +97,15 @@ def open_runtime(
 def open_for(profile: DeviceProfile) -> Runtime:
     """Open the runtime on this machine that a profile describes; whether the profiles are equal is not checked.
 
+    A profile stands in a table, which may come from anyone: it does not choose a machine that ssh connects to.
+
     Raises:
+        LatencyError: there is no such runtime.
         EnvironmentProblem: it is not installed.
     """
+    if profile.runtime not in BACKENDS:
+        hint = nearest(profile.runtime, BACKENDS)
+        raise LatencyError(f"{profile.name}: this machine has no runtime {profile.runtime!r} ({hint})")
     return open_runtime(profile.runtime, device_name=profile.name, **settings_of(profile))
 
 

@@ -23,7 +23,7 @@ from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
 from trials import weights
 from trials.data import datasets
-from trials.training import checkpoint_settings, fetched_addresses, guarded_processes, opened_pickles
+from trials.training import checkpoint_settings, crop_folders, fetched_addresses, guarded_processes, opened_pickles
 
 _YAML = (".yaml", ".yml")
 _CHECKPOINTS = ("model", "pretrained", "resume", "distill_model")
@@ -35,7 +35,9 @@ TRUST = "--trust"
 
 
 def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | None = None) -> None:
-    """Keep Ultralytics from what files ask for, in this process from now on: downloads, commands, code in pickles.
+    """Keep Ultralytics from what files ask for, in this process from now on.
+
+    That is downloads, commands, code in pickles, and places to write to.
 
     A pickle is checked wherever Ultralytics opens one: a data file or a tracker's settings may name it, too, and caches
     lie beside data sets. Those that this process has written itself are opened as they are.
@@ -54,6 +56,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     typed = {key: value for key, value in (*data, *pairs) if value.lower() not in _NOTHING}
     uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
     checkpoint_settings.guard(typed, uses_data=uses_data, require_harmless=harmless.require)
+    crop_folders.guard()
     guarded_processes.guard(arguments, trusted=trusted)
     stock_load = YAML.load
 
