@@ -16,6 +16,9 @@ from search_spaces.errors import nearest
 from trials import Budget, Limits, recipes
 from trials.budget import Subset
 
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Name that becomes part of a path: of a study, of a member or of a released file. It leads nowhere else."""
+
 
 class FrozenModel(BaseModel):
     """Pydantic model whose fields are fixed: no unknown field, no NaN."""
@@ -91,7 +94,7 @@ class MemberWeights(Pretrained):
         path: of the file.
     """
 
-    member: str
+    member: PlainName
     path: Path
 
 
@@ -129,7 +132,7 @@ class Settings(FrozenModel):
     data: str
     data_fingerprint: str
     classes: tuple[str, ...]
-    members: tuple[str, ...] = ()
+    members: tuple[PlainName, ...] = ()
     stock_only: bool = False
     preset: str = "standard"
     base: Budget | None = None
@@ -139,7 +142,7 @@ class Settings(FrozenModel):
     sampler: Sampler = Sampler.OURS
     stopping: Stopping | None = None
     seeds: Annotated[StrictInt, Field(ge=1)] = 1
-    confirms: str | None = None
+    confirms: PlainName | None = None
     holdout: SealedImages | None = None
     subset: Subset | None = None
     judging: Judging | None = None

@@ -58,7 +58,7 @@ def running_trials(study: StoredStudy, records: Sequence[Record]) -> list[Runnin
         is_here = is_held(files.lock)
         if files.lock.exists() and not is_here:
             continue
-        silent = time.time() - files.read_heartbeat() / 1e9 if is_here else None
+        silent = max(0.0, time.time() - files.read_heartbeat() / 1e9) if is_here else None  # clocks are set back
         found.append(
             RunningTrial(
                 trial=number,

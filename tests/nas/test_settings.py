@@ -1,5 +1,7 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -54,3 +56,21 @@ def test_studies_are_those_with_a_study_file(make_study: MakeStudy, tmp_path: Pa
 def test_partly_created_study_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"study\.json is missing"):
         StudyFile.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"members": ["v8n", "../../elsewhere"]},
+        {"confirms": "../elsewhere"},
+        {"member_weights": [{"name": "a.pt", "digest": "", "classes": 2, "member": "../x", "path": "a.pt"}]},
+    ],
+)
+def test_names_in_a_study_file_that_become_folders_lead_nowhere_else(
+    make_study: MakeStudy, changed: dict[str, Any]
+) -> None:
+    path = make_study().folder / "study.json"
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**fields, "settings": fields["settings"] | changed}), encoding="utf-8")
+    with pytest.raises(StudyError, match=r"study\.json: cannot be read: .*should match pattern"):
+        StudyFile.read(path.parent)
