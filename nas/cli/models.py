@@ -246,7 +246,7 @@ def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Form
         [
             *(f"{name:10} {_listed(values)}" for name, values in whole["dials"].items()),
             f"{whole['size']:.3g} architectures in {len(slots)} slots"
-            + (f" and {len(whole['dials'])} dials" if whole["dials"] else ""),
+            + (f" and {len(whole['dials'])} scaling factors" if whole["dials"] else ""),
             f"deployed, at {whole['image_size']} px, with {whole['classes']} classes:",
             f"stock      {stock['gflops']:.2f} GFLOPs, {stock['params'] / 1e6:.3f} M parameters",
             f"GFLOPs     {least:.2f} to {most:.2f}",
