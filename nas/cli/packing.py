@@ -83,7 +83,10 @@ def unpack(
     if found.missing_data:
         show.lines([f"its data set is not here: {found.missing_data}"])
     if found.missing_weights:
-        show.lines([f"the checkpoint that it started from is not here: {found.missing_weights}"])
+        checkpoints, are = ("checkpoints", "are") if found.has_members else ("checkpoint", "is")
+        listed = ", ".join(found.missing_weights)
+        show.lines([f"the {checkpoints} that it started from {are} not here: {listed}"])
     data = " --data PATH/data.yaml" if found.missing_data else ""
-    weights = " --weights FILE.pt" if found.missing_weights else ""
+    where_now = "FOLDER" if found.has_members else "FILE.pt"
+    weights = f" --weights {where_now}" if found.missing_weights else ""
     show.lines([f"go on with it: nas resume {found.study}{data}{weights}{where}"])

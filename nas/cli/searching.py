@@ -144,7 +144,8 @@ def _begin(plan: "Plan") -> "Study":
     | {"storage": ""},
     meaning={
         "data": "Where the data set lies now, if the study was moved to another machine. It must be the same one.",
-        "weights": "Where the checkpoint lies now from which the stock model's training started.",
+        "weights": "Where the checkpoint lies now from which the stock model's training started; of several members "
+        "the folder with theirs.",
         "storage": "Address of the database that holds the study's trials, with its password, which is not saved.",
     },
 )

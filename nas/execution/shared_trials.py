@@ -195,6 +195,21 @@ def _end_broken(study: Study, trial: Trial, stored: FrozenTrial, fields: dict[st
     study.optuna.tell(trial.number, state=TrialState.FAIL)
 
 
+def prepare_stock_models(study: Study) -> None:
+    """Prepare the trainings of the stock models for another run of the study.
+
+    Where all of several have failed, they are tried again: their outcomes are deleted from the storage, too, from which
+    a worker would fetch them. What other machines have stored since counts.
+    """
+    trainings, shared = study.stock_trainings, study.shared
+    if shared is not None and study.settings.members:
+        shared.fetch(*(one.files.outcome for one in trainings if not one.is_done), anew=True)
+        if trainings.failure:
+            for one in trainings:
+                shared.delete_same(one.files.outcome)
+    trainings.prepare()
+
+
 class StockSharing:
     """Training of a stock model by one machine for all: the others wait for it, and fetch its weights."""
 

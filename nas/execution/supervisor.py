@@ -17,6 +17,7 @@ from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
 from nas.execution.lost_machines import recover_lost, runs_on_some_machine
 from nas.execution.problem_line import PROBLEM
+from nas.execution.shared_trials import prepare_stock_models
 from nas.execution.watchdog import AwakeClock, Watchdog
 from nas.execution.worker import CORRUPTED, LOST, OUTGROWN, UNFIT
 from nas.records.record import Record
@@ -144,7 +145,7 @@ class Supervisor:
         trials = self._study.optuna_trials()
         earlier = next((trial.number for trial in trials if not trial.state.is_finished()), len(trials))
         self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))
-        self._study.stock_trainings.prepare()
+        prepare_stock_models(self._study)
 
     def _start(self, worker: _WorkerProcess) -> None:
         worker.watchdog, worker.killed, worker.to_restart = None, None, False

@@ -160,6 +160,13 @@ class SharedStudy:
         """Delete a file from the storage, if it is stored."""
         self.files.delete([self._path(file)])
 
+    def delete_same(self, file: Path) -> None:
+        """Delete a file from the storage, if it is stored as it is on this machine."""
+        with self.proposal_lock.held():
+            path = self._path(file)
+            if file.is_file() and self.files.digests([path]) == {path: digest(file)}:
+                self.files.delete([path])
+
     def delete_large(self, trials: Iterable[int]) -> None:
         """Delete weights and checkpoints of trials from the storage."""
         folders = [TrialFiles.of(self._folder, trial).folder for trial in trials]

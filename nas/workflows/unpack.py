@@ -39,14 +39,16 @@ class Unpacked:
         studies: names of all.
         code: Python files with operators of the packer, which a search runs.
         missing_data: path of the data set, if it is not on this machine.
-        missing_weights: path of the checkpoint that it started from, if that is not on this machine.
+        missing_weights: paths of the checkpoints that it started from, of several members, that are not here.
+        has_members: whether each of several members started from a checkpoint of its own.
     """
 
     study: str
     studies: Sequence[str]
     code: Sequence[Path]
     missing_data: str = ""
-    missing_weights: str = ""
+    missing_weights: Sequence[str] = ()
+    has_members: bool = False
 
 
 def unpack(file: Path, runs: Path, name: str | None = None, show: Show = lambda _done, _all: None) -> Unpacked:
@@ -228,5 +230,6 @@ def _unpacked(manifest: Manifest, names: Mapping[str, str], runs: Path) -> Unpac
         studies=list(names.values()),
         code=code,
         missing_data="" if has_data else str(settings.budget.data),
-        missing_weights=missing[0] if missing else "",
+        missing_weights=tuple(dict.fromkeys(missing)),
+        has_members=bool(settings.member_weights),
     )

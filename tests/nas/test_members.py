@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.enqueue import enqueue_extremes
+from nas.execution.shared_trials import prepare_stock_models
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, stock_of, stocks_of
 from nas.records.trial_files import TrialFiles
@@ -79,7 +80,7 @@ def joined() -> JoinedSpace:
 def make(tmp_path: Path, joined: JoinedSpace) -> Make:
     """Make a study of two members whose candidates start from the stock model of their member."""
 
-    def making(name: str = "edge", *, trials: int = 8, **changes: Any) -> Study:
+    def making(name: str = "edge", *, trials: int = 8, storage: str = "", **changes: Any) -> Study:
         budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64)
         fields = {
             "space": joined.name,
@@ -97,7 +98,7 @@ def make(tmp_path: Path, joined: JoinedSpace) -> Make:
             name=name,
             settings=Settings.model_validate({**fields, **changes}),
             run=RunSettings(trials=trials),
-            storage=default_storage(folder),
+            storage=storage or default_storage(folder),
             tracking="sqlite://",
             version="0",
         )
@@ -319,6 +320,20 @@ class TestSearch:
         study.stock_trainings.prepare()
         assert study.reason_to_stop(study.records()) is None
         assert {one for one, _ in run(study)} >= set(joined.stocks)
+
+    def test_shared_study_tries_again_after_the_failure_of_all_stock_models(
+        self, make: Make, run: Run, joined: JoinedSpace, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NAS_STORAGE", database)
+        study = make(storage=database)
+        run(study, lambda architecture, *_, **__: diverged(architecture))
+        assert study.stock_trainings.failure
+        again = Study.open(study.folder)
+        prepare_stock_models(again)
+        assert {one for one, _ in run(again)} >= set(joined.stocks)
+        assert all(one.is_done for one in again.stock_trainings)
+        prepare_stock_models(again)  # what has finished since stays
+        assert all(one.is_done for one in Study.open(study.folder).stock_trainings)
 
     @pytest.mark.parametrize("sampler", list(Sampler))
     def test_every_sampler_proposes_new_architectures_of_both_members(

@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
+from nas.settings import MemberWeights
 from nas.study import archive
 from nas.study.archive import Manifest
 from nas.study.folders import default_storage
@@ -507,6 +508,28 @@ class TestRelocation:
         relocation.relocate(study, data=None, weights=tmp_path / "yolov9t.pt")
         relocation.require_files(study)
         assert StudyFile.read(study.folder).settings.budget.weights == tmp_path / "yolov9t.pt"
+
+
+def test_missing_checkpoints_of_several_members_are_all_named(
+    make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(begin, "require_same_data", lambda _: None)
+    fields = {"digest": "0", "classes": 80}
+    weights = [
+        MemberWeights(name=f"yolo{name}.pt", member=name, path=Path(f"/far/yolo{name}.pt"), **fields)
+        for name in ("v8n", "v9t")
+    ]
+    study = make_study(member_weights=tuple(weights))
+    packed = tmp_path / "small.tar.gz"
+    assert nas("pack", "small", "-o", packed, "--runs", study.folder.parent).exit_code == 0
+    result = nas("unpack", packed, "--runs", tmp_path / "elsewhere")
+    assert "the checkpoints that it started from are not here: /far/yolov8n.pt, /far/yolov9t.pt" in result.stderr
+    assert "go on with it: nas resume small --weights FOLDER --runs" in result.stderr
+
+
+def test_help_of_resume_says_what_several_members_take() -> None:
+    text = "".join(letter for letter in nas("resume", "--help").output if letter.isalpha())
+    assert "ofseveralmembersthefolderwiththeirs" in text
 
 
 ANOTHER_USER = """\
