@@ -20,6 +20,7 @@ from nas.study.tracking_state import TrackingState
 from nas.study.trial_records import TrialRecords
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
+"""Of trials that have ended; another one is a problem of its own."""
 
 
 def problems_of_study(folder: Path) -> Iterator[str]:
@@ -108,7 +109,7 @@ def _problems_of_tracking(study: StoredStudy, trials: list[FrozenTrial]) -> Iter
             if found or has_ending:
                 yield f"MLflow: {len(found)} runs of trial {trial.number}"
             continue
-        expected = "KILLED" if trial.state is TrialState.FAIL and not has_ending else _STATUS[trial.state]
+        expected = "KILLED" if trial.state is TrialState.FAIL and not has_ending else _STATUS.get(trial.state)
         if found[0].info.status != expected:
             yield f"MLflow: trial {trial.number} is {found[0].info.status}, in Optuna {trial.state.name}"
         for metric, name in (("score/map50_95", "map50_95"), ("gflops", "gflops")):

@@ -355,7 +355,7 @@ def _train_rest(study: "Study", *, again: str) -> None:
     Args:
         again: what continues them after Ctrl-C.
     """
-    if not study.remaining_trials(study.records()):
+    if not study.unfinished_trials(study.records()):
         return
     from nas.workflows.progress_line import progress_line
     from nas.workflows.run_in_python import run

@@ -98,7 +98,7 @@ def ablate(
         return
     estimating.require_yes_to_trainings(trainings.seconds, yes=yes)
     after = plan.begin(margin=margin, **of_run)
-    is_warned = train(after) if after.remaining_trials(after.records()) else False
+    is_warned = train(after) if after.unfinished_trials(after.records()) else False
     ablation = before.ablation(trial)
     if ablation is not None:
         _print(ablation, shown)
@@ -165,6 +165,6 @@ def _cells(row: "SlotWorth") -> dict[str, Any]:
 
 
 def _next_steps(before: "Study", after: "Study", trial: int) -> list[str]:
-    left = after.remaining_trials(after.records())
+    left = after.unfinished_trials(after.records())
     again = options.command_for("ablate", before)
     return [f"{left} trainings are left; continue with: {again} --trial {trial}"] if left else []

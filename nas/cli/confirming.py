@@ -264,7 +264,7 @@ def _trained(plan: "ConfirmationPlan", typed: options.Typed) -> "tuple[Study, bo
     """
     of_run = {name: value for name, value in typed.items() if name not in {"seeds", "top", *_OF_TRAININGS}}
     after = plan.begin(**of_run)
-    return after, train(after) if after.remaining_trials(after.records()) else False
+    return after, train(after) if after.unfinished_trials(after.records()) else False
 
 
 def _print(verdict: "Verdict", shown: str) -> None:
@@ -284,7 +284,7 @@ def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str
     from nas.words import with_unit
 
     which = options_of(after.settings, before.settings) if verdict.others else ""
-    again, left = f"{options.command_for('confirm', before)}{which}", after.remaining_trials(after.records())
+    again, left = f"{options.command_for('confirm', before)}{which}", after.unfinished_trials(after.records())
     steps = [f"No verdict yet: {with_unit(left, 'training')} left; continue with: {again}"] if left else []
     if verdict.reason and not left:
         steps.append(f"No verdict: {verdict.reason}")

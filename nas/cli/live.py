@@ -79,7 +79,7 @@ class Watching:
         if self._ended_before < 0:
             self._ended_before = ended
         done = ended - self._ended_before
-        missing = study.remaining_trials(records) + sum(record.state == "running" for record in records)
+        missing = study.unfinished_trials(records)
         before = None if done else study.pace(records)
         seconds = (time.monotonic() - self._began) / done * missing if done else before.seconds_left if before else 0.0
         return f"about {duration(seconds)} left" if seconds else ""
@@ -133,7 +133,7 @@ class Watching:
         self._printed["slope"] = ("printed", None)
         measure = f"{command_for('trust', study)} --measure"
         found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings), measure=measure)
-        goes_on = study.remaining_trials(records) or any(record.state == "running" for record in records)
+        goes_on = study.unfinished_trials(records) > 0
         if found is not None and (goes_on or not found.is_warning):  # a warning also stands below the front
             labelled([("slope", found.sentence)])
 

@@ -45,7 +45,7 @@ def _train(before: "Study", after: "Study") -> None:
     stock = " and stock models" if before.settings.members else " and the stock model"
     beside = "" if before.settings.stock_only else stock
     show.lines([f"confirm   the front of {before.name}{beside}: {with_unit(many, 'epoch')} instead of {few}"])
-    if after.remaining_trials(after.records()):
+    if after.unfinished_trials(after.records()):
         train(after)
 
 
@@ -75,7 +75,7 @@ def _is_incomplete(before: "Study", after: "Study", eta: int) -> bool:
     if unlearned := nothing_learned(after):
         show.lines(unlearned)
         return True
-    if left := after.remaining_trials(after.records()):
+    if left := after.unfinished_trials(after.records()):
         again = options.command_for("confirm", before)
         show.lines([f"{left} trainings are left; continue with: {again} --longer --eta {eta}"])
         return True

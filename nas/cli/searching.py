@@ -171,7 +171,7 @@ def _run(study: "Study", cluster: "RayCluster | None" = None, shown: show.Format
     measured.measure_after_search(study)
     records = study.records()
     remaining = study.remaining_trials(records)
-    if remaining or any(record.state == "running" for record in records):
+    if study.unfinished_trials(records):
         again = options.command_for("resume", study) + (cluster.flags if cluster else "")
         show.lines([_why_short(study.file.run, records), f"Continue with: {again}"])
     print_front(study, shown, is_warned=is_warned)

@@ -150,5 +150,5 @@ def _measure(study: "Study", typed: options.Typed, *, again: str) -> None:
 
     short = calibration(study, **typed)
     for trained in (short, longer_stock(short, **typed)):
-        if trained.remaining_trials(trained.records()):
+        if trained.unfinished_trials(trained.records()):
             train(trained, again=again)

@@ -217,10 +217,13 @@ class StoredStudy:
         taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)
 
+    def unfinished_trials(self, records: Sequence[Record]) -> int:
+        """Return how many trials are missing: those that may begin, and those that run or were killed in their run."""
+        return self.remaining_trials(records) + sum(record.state == "running" for record in records)
+
     def pace(self, records: Sequence[Record]) -> Pace | None:
         """Return the pace of this study, and the time that the remaining trials take; None while no trial has ended."""
-        running = sum(record.state == "running" for record in records)
-        return pace(records, workers=self.file.run.workers, missing=self.remaining_trials(records) + running)
+        return pace(records, workers=self.file.run.workers, missing=self.unfinished_trials(records))
 
     def verdict(self, *, margin: float | None = None, records: Sequence[Record] | None = None) -> "Verdict | None":
         """Return the verdict on the finalists of this search, or of this confirmation of one.

@@ -87,7 +87,7 @@ def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -
     enqueue(short)
     longest = longer_stock(short)
     for study in (short, longest):
-        if study.remaining_trials(study.records()):
+        if study.unfinished_trials(study.records()):
             train(study)
     found = chosen(request, *(Trained.of(one.folder, one.file, one.records()) for one in (short, longest)))
     _require_same_budget(found, short.folder.with_name(str(found.request.study)))

@@ -204,4 +204,4 @@ def _repair_mlflow(study: Study, checked: StudyCheck) -> None:
     if tracker is None:
         raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
     at_work = any(record.state == "running" for record in records)
-    tracker.send(records, unfinished=at_work or study.remaining_trials(records) > 0)
+    tracker.send(records, unfinished=at_work or study.unfinished_trials(records) > 0)

@@ -79,7 +79,7 @@ class RaySupervisor:
         records = self._study.records()
         if reason := self._study.reason_to_stop(records):
             raise StudyError(f"the study stopped: {reason}")
-        if self._problem and self._study.remaining_trials(records):
+        if self._problem and self._study.unfinished_trials(records):
             raise EnvironmentProblem(f"ray: the last worker has ended early: {self._problem}")
 
     def _work(self, ray: Any) -> None:

@@ -164,7 +164,7 @@ def sync(study: Study) -> None:
             raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
         records = study.records()
         at_work = any(record.state == "running" for record in records)
-        tracker.send(records, unfinished=at_work or study.remaining_trials(records) > 0)
+        tracker.send(records, unfinished=at_work or study.unfinished_trials(records) > 0)
 
 
 def register(study: Study, trial: int, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
 from typer.testing import CliRunner, Result
 
 import nas as package
@@ -23,6 +24,7 @@ from nas.report import judging as verdicts
 from nas.study import export as exporting
 from nas.study import stock_training
 from nas.study.confirmation import FIRST_SEED, is_confirmation, options_of
+from nas.study.storage import study_id
 from nas.study.study import Study
 from nas.workflows import running
 from nas.workflows.ablate import AblationPlan
@@ -345,6 +347,23 @@ class TestVerdict:
         assert again is not None
         assert again.lines() == whole.lines()
         assert again == whole
+
+    @pytest.mark.parametrize("command", ["confirm", "ablate"])
+    def test_trainings_that_were_all_killed_at_once_go_on(
+        self, command: str, searched: Study, run: Callable[[Study], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        after = confirm(searched) if command == "confirm" else AblationPlan.of(searched, trial=1).begin()
+        for trial in after.storage.get_all_trials(study_id(after.storage, after.name)):
+            after.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+
+        def working(study: Study, **_: object) -> None:
+            recovery.recover(study)
+            run(study)
+
+        monkeypatch.setattr(running, "supervise", working)
+        result = nas(command, searched, *([] if command == "confirm" else ["--trial", "1"]))
+        assert result.exit_code == 0, result.output
+        assert not after.unfinished_trials(after.records())
 
     def test_equal_architectures_have_no_gain(
         self, searched: Study, run: Callable[[Study], None], gains: dict[str, float]
