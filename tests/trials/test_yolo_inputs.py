@@ -1,5 +1,6 @@
 """Checks of `nas yolo` before Ultralytics reads files, and what it keeps Ultralytics from doing."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ class TestCheckpoints:
     def test_a_download_that_fails_is_a_line(self) -> None:
         with pytest.raises(EnvironmentProblem, match="yolo: no network"), yolo_inputs.mistakes_in_one_line():
             raise ConnectionError("no network")
+
+    def test_a_package_that_is_not_installed_is_a_line(self) -> None:
+        with pytest.raises(EnvironmentProblem, match="the package nowhere_at_all"), yolo_inputs.mistakes_in_one_line():
+            importlib.import_module("nowhere_at_all")
 
     def test_errors_that_ultralytics_raises_are_a_line_and_others_are_not(self) -> None:
         with pytest.raises(SpecError, match="yolo: Unsupported image type"), yolo_inputs.mistakes_in_one_line():

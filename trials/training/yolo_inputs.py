@@ -149,12 +149,17 @@ def mistakes_in_one_line() -> Iterator[None]:
 
     Raises:
         SpecError: an argument is wrong, or a file.
-        EnvironmentProblem: a file could not be downloaded.
+        EnvironmentProblem: a file could not be downloaded, or a package is missing.
     """
     try:
         yield
     except ConnectionError as error:
         raise EnvironmentProblem(f"yolo: {in_one_line(error)}") from error
+    except ModuleNotFoundError as error:
+        raise EnvironmentProblem(
+            f"yolo: an argument asks for the package {error.name}, which is not installed (pip install it, or leave "
+            "the argument out)"
+        ) from error
     except Exception as error:
         if not isinstance(error, SyntaxError | FileNotFoundError) and not _is_for_users(error):
             raise
