@@ -147,11 +147,19 @@ def require_records(document: Mapping[str, Any]) -> None:
         SpecError: a class of a user's file has no record, which says how it is built.
     """
     offered = (one.operator for one in lowered_rows(document).values() if isinstance(one.operator, ClassOperator))
-    if names := [*classes(document), *dict.fromkeys(one.name for one in offered)]:
-        raise SpecError(
-            f"standalone: {', '.join(names)}: a class without a record cannot be copied into modules.py yet (the "
-            "fork's own Ultralytics has it; --formats onnx needs no Python)"
+    found = [one for _, row in model_file.addressed(document) if (one := user_rows.user_class(row)) is not None]
+    theirs = [*(one.name for one in found if one.source is not None), *(one.name for one in offered)]
+    ours = [one.name for one in found if one.source is None]
+    mistakes = [
+        f"standalone: {', '.join(dict.fromkeys(names))}: {reason} cannot be copied into modules.py yet ({instead})"
+        for names, reason, instead in (
+            (theirs, "a class without a record", "the fork's own Ultralytics has it; --formats onnx needs no Python"),
+            (ours, "a layer for another repository's file", "--formats onnx needs no Python"),
         )
+        if names
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
 
 
 def _root(operator: Operator, find: Callable[[str], SourceFile | None]) -> Definition:

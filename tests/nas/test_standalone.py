@@ -204,3 +204,17 @@ def test_the_three_lines_train_validate_and_export_with_ultralytics_alone(
     done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "runs" / "train" / "weights" / "best.onnx").is_file()
+
+
+def test_layers_without_a_record_are_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("from torch import nn\n\n\nclass Gate(nn.Identity):\n    pass\n", encoding="utf-8")
+    modules.load(tmp_path / "own.py")
+    rows: list[list[object]] = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Gate", []], [-1, 1, "modules.Gate", []]]
+    layers: list[list[object]] = [[-1, 1, "Gate", [{}]], [-1, 1, "yolov7.DownC", [32]]]
+    document = {"nc": 2, "backbone": [*rows, *layers], "head": [[[0, 4], 1, "Detect", ["nc"]]]}
+    with pytest.raises(SpecError) as caught:
+        standalone.require_records(document)
+    assert [mistake.partition(" cannot")[0] for mistake in caught.value.mistakes] == [
+        "standalone: Gate: a class without a record",
+        "standalone: yolov7.DownC: a layer for another repository's file",
+    ]
