@@ -38,9 +38,6 @@ def resolved(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]
     """Return a document whose rows say which class they mean, and a note for each class of the user that has a say.
 
     Only a file that a user has written is changed: rows of a catalog's model and of an export keep their meaning.
-
-    Raises:
-        SpecError: two files of the user define the class of a row.
     """
     if not user_classes.LOADED or not _is_of_user(document):
         return document, []
@@ -52,19 +49,18 @@ def resolved(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]
             continue
         changed[section] = list(written)
         for position, row in enumerate(written):
-            found = user_classes.find(row[2]) if is_row(row) and row[2] in _TAKEN else None
-            if found is None:
-                continue
-            if section == "head" and position == len(written) - 1:
+            classes = user_classes.every(row[2]) if is_row(row) and row[2] in _TAKEN else []
+            files = " and ".join(one.file for one in classes)
+            if classes and section == "head" and position == len(written) - 1:
                 whose = "Ultralytics'" if row[2] in layers.ULTRALYTICS else "this package's"
                 notes.append(
-                    f"{row[2]}: {whose} head is built. {found.file} has a class of that name, too; "
+                    f"{row[2]}: {whose} head is built. {files} has a class of that name, too; "
                     f"{PREFIX}{row[2]} in the row takes it"
                 )
-            elif not _is_same(found, row[3]):
+            elif not all(_is_same(one, row[3]) for one in classes):
                 changed[section][position] = [*row[:2], f"{PREFIX}{row[2]}", row[3]]
                 notes.append(
-                    f"{row[2]}: the class of {found.file} is built, which does not compute what Ultralytics' does; "
+                    f"{row[2]}: the class of {files} is built, which does not compute what Ultralytics' does; "
                     "leave that file out, or rename the class, where Ultralytics' is meant"
                 )
     return changed, list(dict.fromkeys(notes))
@@ -98,10 +94,13 @@ def _readings(name: str, arguments: Sequence[Any]) -> Iterator[tuple[list[Any], 
     x = torch.randn(1, _CHANNELS, _SIZE, _SIZE)
     if name in layers.SEVERAL_SOURCES:
         yield given, [x, x.flip(2)]
+        if given and isinstance(given[0], list):  # CBFuse: of each layer before the last one map of several
+            yield given, [*([x] * (max(given[0]) + 1) for _ in given[0]), x]
     elif name in layers.CHANNELS_FIRST:
         names = [one.name for one in constructor_names.arguments(vars(tasks)[name])]
         repeats = [_REPEATS] if len(names) > 2 and constructor_names.is_repeats(names[2]) else []
         yield [_CHANNELS, *given[:1], *repeats, *given[1:]], x
+        yield [*given[:1], *given[:1], *repeats, *given[1:]], torch.randn(1, given[0], _SIZE, _SIZE)  # keeps channels
     else:
         if given and type(given[0]) is int and given[0] > 0:
             yield given, torch.randn(1, given[0], _SIZE, _SIZE)
@@ -115,7 +114,12 @@ def _compute_the_same(ours: type[nn.Module], theirs: type[nn.Module], arguments:
         initialize_weights(one)
         initialize_weights(other)
         other.load_state_dict(one.state_dict())
-        first, second = one(deepcopy(x)), other(deepcopy(x))
+        made = zip(_maps_in(one(deepcopy(x))), _maps_in(other(deepcopy(x))), strict=True)
+        return all(first.shape == second.shape and torch.allclose(first, second, atol=1e-5) for first, second in made)
     except Exception:  # noqa: BLE001 - a user's code may raise anything, and is another layer then
         return False
-    return isinstance(second, Tensor) and first.shape == second.shape and torch.allclose(first, second, atol=1e-5)
+
+
+def _maps_in(returned: Any) -> list[Tensor]:
+    """Return the maps that a layer returns: one, or several."""
+    return [returned] if isinstance(returned, Tensor) else list(returned)

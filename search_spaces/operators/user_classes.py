@@ -95,13 +95,19 @@ def find(name: str) -> UserClass | None:
     Raises:
         SpecError: several files define it, and the text of none of them is preferred.
     """
+    found = every(name)
+    if len(found) > 1:
+        files = " and ".join(str(one.source.path) for one in found if one.source is not None)
+        raise SpecError(f"{name} is defined by {files}, which differ; one process can use only one of them")
+    return found[0] if found else None
+
+
+def every(name: str) -> list[UserClass]:
+    """Return the classes of a name, one for each file; that of a text which is preferred at present alone."""
     preferred = [LOADED[digest] for digest in _PREFERRED.get() if digest in LOADED]
     chosen = next((one.classes[name] for one in preferred if name in one.classes), None)
     by_path = {one.source.path: one.classes[name] for one in LOADED.values() if name in one.classes}
-    if chosen is None and len(by_path) > 1:
-        files = " and ".join(map(str, by_path))
-        raise SpecError(f"{name} is defined by {files}, which differ; one process can use only one of them")
-    return chosen or next(iter(by_path.values()), None)
+    return [*by_path.values()] if chosen is None else [chosen]
 
 
 def function_file(name: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
+from ultralytics.nn import modules as ultralytics_layers
 
 from search_spaces import OPERATORS, base, build, model_reader, placing, rows, space_file
 from search_spaces.constructors import Place, readings
@@ -650,3 +653,25 @@ class TestHeadOfAFork:
         path.write_text(path.read_text(encoding="utf-8").replace("[nc, 8]", "[nc]"), encoding="utf-8")
         with pytest.raises(SpecError, match=rf"^model.yaml: head\[1\]: {reason}"):
             base.load(str(path), "")
+
+
+def test_helper_that_several_files_copy_of_ultralytics_is_its_layer(tmp_path: Path) -> None:
+    load(tmp_path, PLAIN_CONV)
+    (tmp_path / "other.py").write_text(f"from torch import nn\n{PLAIN_CONV}\n\nOTHER = 1\n", encoding="utf-8")
+    modules.load(tmp_path / "other.py")
+    path = model(tmp_path)
+    assert model_reader.read_model(str(path)).document["backbone"][0][2] == "Conv"
+    (tmp_path / "other.py").write_text("from torch import nn\n" + PLAIN_CONV.replace("SiLU", "ReLU"), encoding="utf-8")
+    modules.load(tmp_path / "other.py")
+    with pytest.raises(SpecError, match=r"Conv is defined by .*own.py and .*other.py, which differ"):
+        model_reader.read_model(str(path))
+
+
+@pytest.mark.parametrize("name", ["yolo11n", "yolov9e", "yolov10n"])
+def test_copy_of_ultralytics_layers_changes_no_row(name: str, tmp_path: Path) -> None:
+    shutil.copytree(Path(ultralytics_layers.__file__).parent, tmp_path / "modules")
+    modules.load(tmp_path / "modules")
+    stock = model_reader.model_document(f"{name}.yaml")
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**stock, "yaml_file": None}), encoding="utf-8")
+    read = model_reader.read_model(str(tmp_path / f"{name}.yaml")).document
+    assert (read["backbone"], read["head"]) == (stock["backbone"], stock["head"])
