@@ -6,6 +6,7 @@
 import json
 import re
 import shlex
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,13 @@ def test_commands_without_training_run(folder: Path, monkeypatch: pytest.MonkeyP
             failed[arguments] = done.output[-500:]
     assert len(free) > 20
     assert failed == {}
+
+
+def test_readme_ends_a_search_with_its_budget(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "runs/nas/v9t-digits", tmp_path / "v9t-digits")  # without its confirmation
+    printed = CliRunner().invoke(app, ["pareto", "v9t-digits", "--runs", str(tmp_path)]).stderr
+    (line,) = [line for line in printed.splitlines() if line.startswith("the stock model")]
+    assert line in " ".join(text("README.md").split())
 
 
 @pytest.fixture(scope="module")

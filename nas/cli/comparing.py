@@ -64,8 +64,9 @@ def compare(
         require_place(out, "out")
     if first == second:
         raise SpecError(f"nas compare: {first} twice; name two studies")
-    studies = [fetched(StoredStudy.open(existing(name, runs))) for name in (first, second)]
-    comparison = compared(*studies)
+    with show.err.status(f"comparing {first} and {second}"):
+        studies = [fetched(StoredStudy.open(existing(name, runs))) for name in (first, second)]
+        comparison = compared(*studies)
     if out is not None:
         from nas.report.page.page import render_comparison
 

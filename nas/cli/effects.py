@@ -43,8 +43,9 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     opened = opening.opened(study, runs)
     from nas.report.effects import COLUMNS
 
-    records = opened.records()
-    found = opened.effects(records)
+    with show.err.status("estimating effects"):
+        records = opened.records()
+        found = opened.effects(records)
     title = f"Effects of operators in {study}: mAP50-95 and costs, compared with stock"
     if shown != "table":
         show.rows([row.as_row() for row in found.rows], shown, title=title, columns=dict.fromkeys(COLUMNS, ""))

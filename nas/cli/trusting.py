@@ -70,10 +70,13 @@ def trust(
     if not measure:
         _require_unset({**typed, "dry_run": dry_run or None})
     if others:
-        _show(_of_several([study, *others], runs, measure=measure), shown)
+        with show.err.status("estimating what a further search would find"):
+            found = _of_several([study, *others], runs, measure=measure)
+        _show(found, shown)
         return
     opened = opening.opened(study, runs)
-    report = opened.trust()  # refuses a study that is no search before anything is trained
+    with show.err.status("estimating what the ranking tells"):
+        report = opened.trust()  # refuses a study that is no search before anything is trained
     if measure:
         trainings = _plan(opened, typed)
         if dry_run:
