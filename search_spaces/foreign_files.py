@@ -78,7 +78,7 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
             foreign = _foreign_module(row, document)
             if foreign is None:
                 plain, note = _with_defaults(row)
-                translated[section].append(plain)
+                translated[section].append(_with_anchors(plain, document))
                 notes |= {note: None} if note else {}
                 continue
             convert = foreign.printed_row if as_printed and foreign.printed_row else foreign.row
@@ -127,6 +127,19 @@ def _with_defaults(row: Any) -> tuple[Any, str]:
         f"have other blocks of that name. Built: {built}" + (f" ({settings})" if settings else "")
     )
     return [*row[:3], [*row[3], dict(lowered.parameters)]], note
+
+
+def _with_anchors(row: Any, document: Mapping[str, Any]) -> Any:
+    """Write the file's anchors into the row of a user's class that names them, as the YOLOv5 repository's parser does.
+
+    Their number stands for as many on each map.
+    """
+    anchors = document.get("anchors")
+    if not anchors or not is_row(row) or "anchors" not in row[3] or user_rows.user_class(row) is None:
+        return row
+    if type(anchors) is int:
+        anchors = [list(range(2 * anchors))] * (len(row[0]) if isinstance(row[0], list) else 1)
+    return [*row[:3], [deepcopy(anchors) if one == "anchors" else one for one in row[3]]]
 
 
 def _yolov5_bottleneck(row: Row, _document: Mapping[str, Any]) -> Row:

@@ -675,3 +675,23 @@ def test_copy_of_ultralytics_layers_changes_no_row(name: str, tmp_path: Path) ->
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({**stock, "yaml_file": None}), encoding="utf-8")
     read = model_reader.read_model(str(tmp_path / f"{name}.yaml")).document
     assert (read["backbone"], read["head"]) == (stock["backbone"], stock["head"])
+
+
+@pytest.mark.parametrize(("written", "each"), [("3", 3), ("[[1, 2, 3, 4], [5, 6, 7, 8]]", 2)])
+def test_head_of_a_fork_gets_the_anchors_of_the_file(written: str, each: int, tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        """
+class OwnDetect(nn.Module):
+    def __init__(self, nc=80, anchors=(), ch=()):
+        super().__init__()
+        self.nl, self.na = len(anchors), len(anchors[0]) // 2
+        self.m = nn.ModuleList(nn.Conv2d(c, self.na * (nc + 5), 1) for c in ch)
+
+    def forward(self, x):
+        return [self.m[i](x[i]) for i in range(self.nl)]
+""",
+    )
+    path = model(tmp_path, head="[[0, -1], 1, OwnDetect, [nc, anchors]]", more=f"anchors: {written}")
+    counted = cost.measure(model_reader.model_document(str(path)), 2, 64)
+    assert counted.layers[-1].params == (16 + 1 + 32 + 1) * each * 7
