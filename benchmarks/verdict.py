@@ -113,13 +113,21 @@ class Case:
         values[1] += self.gain
         return values
 
-    def on_images(self, rng: np.random.Generator, values: FloatArray) -> FloatArray:
-        """Return accuracies on each image, `(1 + finalists, seeds, images)`."""
-        models, seeds = values.shape
-        hardness = IMAGE_LEVEL * rng.standard_normal(self.images)
-        common = IMAGE_DEVIATION / sqrt(2) * rng.standard_normal((models, 1, self.images))
-        own = INTERACTION / sqrt(2) * rng.standard_normal((models, seeds, self.images))
-        return values[:, :, None] + hardness + common + own
+
+def on_images(rng: np.random.Generator, values: FloatArray, images: int) -> FloatArray:
+    """Return accuracies on each image, `(models, seeds, images)`, from those without its effects, `(models, seeds)`."""
+    models, seeds = values.shape
+    hardness = IMAGE_LEVEL * rng.standard_normal(images)
+    common = IMAGE_DEVIATION / sqrt(2) * rng.standard_normal((models, 1, images))
+    own = INTERACTION / sqrt(2) * rng.standard_normal((models, seeds, images))
+    return values[:, :, None] + hardness + common + own
+
+
+def on_resamples(each: FloatArray) -> dict[int, FloatArray]:
+    """Return accuracies on resamples of the images, of 1, by trial: model by model, seed by seed."""
+    images = each.shape[-1]
+    weights = image_weights(images)[:RESAMPLES] / images
+    return dict(enumerate(each.reshape(-1, images) @ weights.T / 100))
 
 
 def judged(
@@ -140,11 +148,9 @@ def simulated(rng: np.random.Generator, case: Case, seeds: int) -> tuple[Finalis
         ]
         finalists = [best(one) for one in zip(*looks, strict=True)]
         return finalists, finalists
-    each = case.on_images(rng, values)
+    each = on_images(rng, values, case.images)
     records = records_of(each.mean(axis=2))
-    weights = image_weights(case.images)[:RESAMPLES] / case.images
-    samples = each.reshape(-1, case.images) @ weights.T / 100
-    finalists = judged(records, case.images, dict(enumerate(samples)))
+    finalists = judged(records, case.images, on_resamples(each))
     return finalists, finalists if case.gain else judged(records)
 
 

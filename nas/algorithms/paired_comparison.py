@@ -20,7 +20,6 @@ Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
@@ -105,67 +104,11 @@ def compare(
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 2 or not np.isfinite(values).all():
         raise ValueError(f"a reference and candidates, two seeds or more, finite: got an array of shape {values.shape}")
-    return _corrected(_tests(values, margin, sampled), level)
+    tests = tests_of(values, margin, sampled)
+    return corrected(tests, level, holm(tests.better))
 
 
-def compare_with_all(
-    accuracies: FloatArray,
-    references: Sequence[Sequence[int]],
-    *,
-    margin: float,
-    sampled: Mapping[int, ImageVariances] | None = None,
-    level: float | None = LEVEL,
-) -> list[tuple[int, Comparison]]:
-    """Compare each candidate with several references, of which it has to be better than all.
-
-    A candidate is better than all only if its largest p-value says so, which needs no correction for their number
-    (intersection-union test, Berger 1982); Holm's correction is for the candidates. That it is worse, or equivalent, is
-    said of the reference with this p-value, which was chosen by the result: these p-values count as often as there were
-    references to choose from.
-
-    Args:
-        accuracies: `(models, seeds)`, the candidates last.
-        references: of each candidate, by their rows, at least one. Candidates may be references of others.
-        sampled: for each reference, by its row, the variances of the differences of `rows_beside` to it over samples
-            of images.
-
-    Returns:
-        For each candidate the reference that it is least clearly better than, and how it compares with that.
-    """
-    values = np.asarray(accuracies, dtype=np.float64)
-    beside = rows_beside(len(values), references)
-    each = {
-        row: _tests(values[[row, *rows]], margin, None if sampled is None else sampled[row])
-        for row, rows in beside.items()
-    }
-    at = len(values) - len(references)  # row of the first candidate
-
-    def value(name: str, index: int, row: int) -> float:
-        """Return a value of a candidate's test beside the reference of a row."""
-        return float(getattr(each[row], name)[beside[row].index(at + index)])
-
-    chosen = [max(rows, key=lambda row: value("better", index, row)) for index, rows in enumerate(references)]
-    times = np.array([len(rows) for rows in references])
-    picked = {name: np.array([value(name, index, row) for index, row in enumerate(chosen)]) for name in _Tests._fields}
-    tests = _Tests(**picked)
-    tests = tests._replace(worse=np.minimum(tests.worse * times, 1), apart=np.minimum(tests.apart * times, 1))
-    return list(zip(chosen, _corrected(tests, level), strict=True))
-
-
-def rows_beside(models: int, references: Sequence[Sequence[int]]) -> dict[int, list[int]]:
-    """Return the rows of the candidates that are compared with each reference, by its row: all but itself.
-
-    Args:
-        models: number of rows, the candidates last.
-        references: of each candidate.
-    """
-    candidates = range(models - len(references), models)
-    return {
-        row: [one for one in candidates if one != row] for row in sorted({row for rows in references for row in rows})
-    }
-
-
-class _Tests(NamedTuple):
+class Tests(NamedTuple):
     """Differences of candidates to a reference, with p-values that are not corrected; each `(candidates,)`."""
 
     means: FloatArray
@@ -177,12 +120,12 @@ class _Tests(NamedTuple):
     apart: FloatArray
 
 
-def _tests(values: FloatArray, margin: float, sampled: ImageVariances | None) -> _Tests:
+def tests_of(values: FloatArray, margin: float, sampled: ImageVariances | None) -> Tests:
     """Test each candidate against the reference, the first row."""
     means = (values[1:] - values[0]).mean(axis=1)
     by_seed, by_image, freedom = _noise(values, sampled)
     errors = np.sqrt(by_seed + by_image)
-    return _Tests(
+    return Tests(
         means=means,
         by_seed=by_seed,
         by_image=by_image,
@@ -193,10 +136,10 @@ def _tests(values: FloatArray, margin: float, sampled: ImageVariances | None) ->
     )
 
 
-def _corrected(tests: _Tests, level: float | None) -> list[Comparison]:
-    """Return the comparisons of all candidates, after Holm's correction for their number."""
+def corrected(tests: Tests, level: float | None, better: FloatArray) -> list[Comparison]:
+    """Return the comparisons of all candidates, after correction for their number; `better` is corrected already."""
     errors = np.sqrt(tests.by_seed + tests.by_image)
-    better, worse, equivalent = holm(tests.better), holm(tests.worse), holm(tests.apart)
+    worse, equivalent = holm(tests.worse), holm(tests.apart)
     reach = stdtrit(tests.freedom, 1 - LEVEL / 2) * errors
     return [
         Comparison(

@@ -10,8 +10,9 @@ from statistics import fmean
 
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.image_variance import image_variances
-from nas.algorithms.paired_comparison import Comparison, compare_with_all, level_of_look, rows_beside
+from nas.algorithms.paired_comparison import Comparison, level_of_look
 from nas.algorithms.pareto import main_cost
+from nas.algorithms.several_references import compare_with_all, compare_with_own, rows_beside
 from nas.defaults import MARGIN
 from nas.records.paired import PairedTrainings, failure
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
@@ -86,6 +87,7 @@ def judge(
         stock_map50_95=confirmed.level,
         stock_map50_95_by_seed=confirmed.by_seed,
         stocks=len(paired.names) if before.stock_only else max(1, confirmed.stocks),
+        not_compared=() if before.stock_only else _not_compared(searched, fresh),
         cheapest=confirmed.cheapest,
         finalists=tuple(sorted(finalists, key=lambda one: -_rank(one))),
         left_out=confirmed.left_out,
@@ -159,20 +161,24 @@ class _Confirmed:
         return fmean(found) if found else None
 
     def rows_of(self, name: str, cost: str) -> list[int]:
-        """Return the stock models that cost at most as much as a finalist; if there are none, that of its member."""
+        """Return the stock models that cost at most as much as a finalist; if there are none, that of its member.
+
+        Of a finalist that costs less than all, and whose member's has failed, all.
+        """
         if self.of_stocks:
             return list(range(self.paired.names.index(name)))
         its_cost = self.cost_of(name, cost)
         costs = [self.cost_of(stock, cost) for stock in self.paired.names[: self.stocks]]
         ceiling = -1.0 if its_cost is None else its_cost
         affordable = [row for row, value in enumerate(costs) if value is not None and value <= ceiling]
-        return affordable or self.own_rows(name)
+        own = self.own_row(name)
+        return affordable or (list(range(self.stocks)) if own is None else [own])
 
-    def own_rows(self, name: str) -> list[int]:
-        """Return the stock model of a finalist's member; of a finalist whose own has failed, all."""
+    def own_row(self, name: str) -> int | None:
+        """Return the stock model of a finalist's member; None if that has failed."""
         members = [self.models[stock].member for stock in self.paired.names[: self.stocks]]
-        own = [row for row, member in enumerate(members) if member == self.models[name].member]
-        return own or list(range(self.stocks))
+        member = self.models[name].member
+        return members.index(member) if member in members else None
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
@@ -230,22 +236,37 @@ def _stock_models(searched: Sequence[Record], fresh: Sequence[Record], cost: str
     return replace(whole, paired=PairedTrainings.of(fresh, by_cost))
 
 
+def _not_compared(searched: Sequence[Record], fresh: Sequence[Record]) -> tuple[str, ...]:
+    """Return the members of a search whose stock models are not in its confirmation."""
+    in_search, there = ([one.member for one in records if one.role == "stock"] for records in (searched, fresh))
+    return tuple(dict.fromkeys(member for member in in_search if member and member not in there))
+
+
 def _compared(
     confirmed: _Confirmed,
-    references: Sequence[Sequence[int]],
     after: Settings,
     *,
     margin: float,
     resampled: Mapping[int, FloatArray],
     level: float | None,
-) -> list[tuple[int, Comparison]]:
-    """Return each finalist's comparison with its references; both parts of the noise count where matches are stored."""
-    paired, sampled = confirmed.paired, None
+) -> tuple[list[tuple[int, Comparison]], list[Comparison | None]]:
+    """Return each finalist's comparison with the stock models that cost no more, and with its own if there are several.
+
+    Both parts of the noise count where matches are stored.
+    """
+    paired, names, cost, sampled = confirmed.paired, confirmed.finalists, main_cost(after.objectives), None
+    references, own = [confirmed.rows_of(name, cost) for name in names], [confirmed.own_row(name) for name in names]
     if after.judging is not None:
         samples, images = paired.table(lambda record: 100 * resampled[record.trial]), after.judging.images
-        beside = rows_beside(len(samples), references)
+        with_own = [rows if row is None else [*rows, row] for rows, row in zip(references, own, strict=True)]
+        beside = rows_beside(len(samples), with_own)
         sampled = {row: image_variances(samples[[row, *rows]], images) for row, rows in beside.items()}
-    return compare_with_all(paired.accuracies, references, margin=margin, sampled=sampled, level=level)
+    values = paired.accuracies
+    found = compare_with_all(values, references, margin=margin, sampled=sampled, level=level)
+    if confirmed.stocks == 1:
+        return found, [None] * len(names)
+    overall = [one for _, one in found]
+    return found, compare_with_own(values, references, own, overall, margin=margin, sampled=sampled, level=level)
 
 
 def _finalists(
@@ -258,16 +279,9 @@ def _finalists(
     workers: int,
 ) -> list[JudgedFinalist]:
     """Return the finalists that can be compared, with the seeds that would tell more at the next look."""
-    paired, names, cost = confirmed.paired, confirmed.finalists, main_cost(after.objectives)
+    paired = confirmed.paired
     level = None if paired.unfinished else level_of_look(look)
-    references = [confirmed.rows_of(name, cost) for name in names]
-    results = _compared(confirmed, references, after, margin=margin, resampled=resampled, level=level)
-    owns: list[Comparison | None] = [None] * len(names)
-    if confirmed.stocks > 1:
-        own_rows = [confirmed.own_rows(name) for name in names]
-        owns = [
-            one for _, one in _compared(confirmed, own_rows, after, margin=margin, resampled=resampled, level=level)
-        ]
+    results, owns = _compared(confirmed, after, margin=margin, resampled=resampled, level=level)
     seeds, seconds, next_level = len(paired.repeats), paired.seconds_per_seed(workers), level_of_look(look + 1)
     return [
         _finalist(
@@ -280,7 +294,7 @@ def _finalists(
             margin=margin,
             further=further_seeds(result, seeds, len(results), margin, seconds, level=next_level),
         )
-        for name, (row, result), own in zip(names, results, owns, strict=True)
+        for name, (row, result), own in zip(confirmed.finalists, results, owns, strict=True)
     ]
 
 

@@ -72,6 +72,24 @@ def contenders(stocks: Sequence[Record], settings: Settings) -> list[Record]:
     return [one for one in stocks if not any(leads(other, one) for other in stocks)]
 
 
+def rivals_of(finalists: Sequence[Record], stocks: Sequence[Record], settings: Settings) -> list[Record]:
+    """Return the stock models with which finalists are trained again: of their members, and that may be the bar.
+
+    The bar of a finalist is the most accurate stock model that costs no more. Among those that are not told apart the
+    best score may be luck; without the better one, a finalist would be claimed to be better than all
+    (`benchmarks/verdict_members.py`).
+
+    Args:
+        finalists: records with costs.
+        stocks: stock models that have finished.
+        settings: of the search.
+    """
+    cost, own = main_cost(settings.objectives), {one.member for one in finalists}
+    ceiling = max((_value(one, cost) for one in finalists), default=0.0)
+    may_be = {one.trial for one in contenders(stocks, settings) if _value(one, cost) <= ceiling}
+    return [one for one in stocks if one.member in own or one.trial in may_be]
+
+
 def verdict_lines(
     records: Sequence[Record], front: Sequence[Record], settings: Settings, *, export: str, confirm: str
 ) -> list[str]:

@@ -26,6 +26,7 @@ class OwnStock:
     Attributes:
         member: name of the member.
         finding: better, worse, equivalent or undecided, for all finalists together; pending while trainings run.
+            Better only where that stock model costs no more than the finalist.
         difference: in points of mAP50-95.
         low: lower end of the 95 % interval, for this finalist alone.
         high: upper end of it.
@@ -90,7 +91,7 @@ class JudgedFinalist:
         cost_change: relative to the stock model's, -0.058 for 5.8 % less; None if it is not known.
         further: seeds that would tell more; None if it is told apart.
         stock: member of that stock model; empty where there is one.
-        own: the finalist beside the stock model of its own member; None where there is one.
+        own: the finalist beside the stock model of its own member; None where there is one, or that has failed.
         member: name of the finalist where it is a stock model itself; else empty.
     """
 
@@ -210,6 +211,7 @@ class Verdict(InWords):
         judged: whether these are images that no search has read.
         stocks: number of stock models; with several, a gain is one over all of them that cost no more.
         cheapest: of a study of stock models alone, the one that no other is compared with; None of other studies.
+        not_compared: members of the search whose stock models were not trained again.
         counts_images: whether intervals and tests count the sampling of these images, beside that of seeds.
     """
 
@@ -230,6 +232,7 @@ class Verdict(InWords):
     judged: bool = False
     counts_images: bool = False
     stocks: int = 1
+    not_compared: tuple[str, ...] = ()
     cheapest: CheapestStock | None = None
     confirmation: str = ""
     others: tuple[str, ...] = ()
@@ -329,6 +332,11 @@ class Verdict(InWords):
         remarks.append(f"judged on {self.images}{over}{others}")
         if self.others:
             remarks.append(f"this is {self.confirmation}; there is also {'; '.join(self.others)}")
+        if self.not_compared:
+            remarks.append(
+                f"stock models that were not trained again: {', '.join(self.not_compared)}; in the search each had no "
+                "score, was behind another that costs no more by more than noise, or costs more than all finalists"
+            )
         if self.look > 1:
             remarks.append(
                 f"verdict {self.look} on this search, with more seeds or finalists, or other trainings: tested at "
@@ -350,6 +358,8 @@ class Verdict(InWords):
         values = asdict(self)
         if self.stocks == 1:
             del values["stocks"]
+        if not self.not_compared:
+            del values["not_compared"]
         if self.cheapest is None:
             del values["cheapest"]
         return {

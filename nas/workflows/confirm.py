@@ -12,9 +12,9 @@ from typing import Any, Self
 
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.paired import LEAST_SEEDS
-from nas.records.record import Record, pareto_front_of, stocks_of
+from nas.records.record import Record, stocks_of
 from nas.report.confirmations import Confirmation
-from nas.report.stock_models import contenders, ordered
+from nas.report.stock_models import contenders, ordered, rivals_of
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, name_of, named_as_confirmations, number_of
 from nas.study.expected_front import expected_front
@@ -136,7 +136,7 @@ class ConfirmationPlan(PairedPlan):
         goes_on = top is None and seeds_before > 0
         if not seeds_before:
             require_learned(before, epochs=epochs, images=images, advice=command("confirm", before.folder))
-        finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
+        finalists = [] if goes_on else finalists_of(before, top=top)
         models = with_stocks(before, finalists, earlier=_architectures(earlier, enqueued))
         number = max(seeds or 0, seeds_before) or SEEDS
         settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch, images=images)
@@ -159,7 +159,7 @@ class ConfirmationPlan(PairedPlan):
 
 
 def with_stocks(
-    before: Study, finalists: Sequence[Architecture], *, earlier: Sequence[Architecture] = ()
+    before: Study, finalists: Sequence[Record], *, earlier: Sequence[Architecture] = ()
 ) -> tuple[Architecture, ...]:
     """Return the models of a confirmation: the stock models with which finalists are compared, then the finalists.
 
@@ -173,7 +173,7 @@ def with_stocks(
     """
     of_stocks = before.settings.stock_only
     stocks = [] if of_stocks else _stocks_beside(before, finalists)
-    models = {one.fingerprint: one for one in (*stocks, *earlier, *finalists)}
+    models = {one.fingerprint: one for one in (*stocks, *earlier, *map(before.architecture, finalists))}
     if of_stocks and len(models) < _LEAST_MODELS:
         raise StudyError(
             f"{before.name}: nothing to confirm, one model leads all others by more than noise and costs no more, or "
@@ -184,17 +184,12 @@ def with_stocks(
     return tuple(models.values())
 
 
-def _stocks_beside(before: Study, finalists: Sequence[Architecture]) -> list[Architecture]:
-    """Return the stock models with which finalists are compared: that of the space, or several of a joined one.
-
-    Of several, those of the finalists' members, and those that no cheaper one is as accurate as in the search.
-    """
+def _stocks_beside(before: Study, finalists: Sequence[Record]) -> list[Architecture]:
+    """Return the stock models with which finalists are compared: that of the space, or several of a joined one."""
     if not before.settings.members:
         return [before.space.stock]
-    stocks = stocks_of(before.records())
-    own = {before.space.member_name(finalist) for finalist in finalists}
-    front = {one.trial for one in pareto_front_of(stocks, before.settings.objectives)}
-    return [before.architecture(one) for one in stocks if one.member in own or one.trial in front]
+    rivals = rivals_of(finalists, stocks_of(before.records()), before.settings)
+    return [before.architecture(one) for one in rivals]
 
 
 def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:

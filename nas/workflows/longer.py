@@ -50,8 +50,7 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
         SpecError: more workers than cores.
     """
     require_search(before.folder, before.file, "confirm", stock_only=True)
-    front = [before.architecture(record) for record in before.front()]
-    models = with_stocks(before, front)
+    models = with_stocks(before, before.front())
     require_same_data(before)
     budget = before.settings.budget
     grown = budget.model_copy(update={"epochs": budget.epochs * eta, "seed": budget.seed + 1, "rungs": ()})

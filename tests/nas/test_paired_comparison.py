@@ -10,7 +10,6 @@ from nas.algorithms.image_variance import ImageVariances
 from nas.algorithms.paired_comparison import (
     Finding,
     compare,
-    compare_with_all,
     detectable,
     holm,
     paired_deviation,
@@ -34,40 +33,6 @@ def test_one_candidate_is_the_paired_t_test() -> None:
     interval = stats.ttest_rel(values[1], values[0]).confidence_interval(0.95)
     assert found.p_better == pytest.approx(oracle.pvalue)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-
-
-@given(st.integers(0, 50))
-def test_one_reference_is_that_of_compare(seed: int) -> None:
-    values = study(0.2, -0.1, seed=seed)
-    found = compare_with_all(values, [[0], [0]], margin=MARGIN)
-    assert found == [(0, one) for one in compare(values, margin=MARGIN)]
-
-
-def test_candidate_is_better_only_if_it_is_better_than_all_of_its_references() -> None:
-    first, candidate = study(1.0)
-    values = np.array([first, candidate + study(0.0, seed=1)[0] * 0.1, candidate])
-    ((row, found),) = compare_with_all(values, [[0, 1]], margin=MARGIN)
-    assert row == 1
-    assert found.finding is not Finding.BETTER
-    ((row, found),) = compare_with_all(values, [[0]], margin=MARGIN)
-    assert (row, found.finding) == (0, Finding.BETTER)
-
-
-def test_candidates_are_references_of_others() -> None:
-    values = study(0.2, -0.1, 0.4)
-    found = compare_with_all(values, [[0], [0, 1], [2]], margin=MARGIN)
-    beside_first, beside_third = compare(values, margin=MARGIN), compare(values[[2, 1, 3]], margin=MARGIN)
-    assert (found[0][1].low, found[0][1].high) == (beside_first[0].low, beside_first[0].high)
-    assert (found[2][0], found[2][1].low, found[2][1].high) == (2, beside_third[1].low, beside_third[1].high)
-
-
-def test_chosen_reference_counts_as_often_as_there_were_others() -> None:
-    values = np.vstack([study(0.0), study(-0.1, seed=1)[1:]])
-    ((row, found),) = compare_with_all(values, [[0, 1]], margin=MARGIN)
-    ((_, alone),) = compare_with_all(values, [[row]], margin=MARGIN)
-    assert found.p_better == alone.p_better
-    assert found.p_worse == pytest.approx(min(1, 2 * alone.p_worse))
-    assert found.p_equivalent == pytest.approx(min(1, 2 * alone.p_equivalent))
 
 
 def test_two_one_sided_tests_show_equivalence() -> None:

@@ -12,6 +12,7 @@ from nas.defaults import MARGIN
 from nas.records.record import Record
 from nas.report.further_seeds import further_seeds
 from nas.report.judging import judge
+from nas.report.stock_models import rivals_of
 from nas.report.verdict import Verdict
 from nas.settings import Judging, Settings
 from trials import Budget
@@ -324,6 +325,61 @@ class TestPairs:
             record(one.fingerprint, 100 * (one.map50_95 or 0), one.repeat, trial=n) for n, one in enumerate(fresh)
         ]
         assert verdict_of(settings, numbered).lines() == verdict_of(settings, numbered[::-1]).lines()
+
+
+class TestSeveralStockModels:
+    """Finalist `a` of v8n costs 8.0; of two stock models at most as costly v9t is the better one."""
+
+    @staticmethod
+    def stocks(*, v9t: float = 52.0, v8n: float = 50.0) -> list[Record]:
+        eight = trainings("v8n", v8n, member="v8n", role="stock", gflops=8.0)
+        return [*trainings("v9t", v9t, member="v9t", role="stock", gflops=7.0), *eight]
+
+    def test_finalist_that_beats_its_own_alone_is_said_to(self, settings: Settings) -> None:
+        (found,) = verdict_of(settings, self.stocks(), trainings("a", 52.0, member="v8n")).finalists
+        assert found.sentence.startswith("a: beside v9t as accurate within 0.5 points, with 14.3 % more GFLOPs; ")
+        assert "; it beats its own stock model only (v8n: +2.0 points, " in found.sentence
+
+    def test_nothing_is_claimed_over_a_costlier_own_stock_model(self, settings: Settings) -> None:
+        fresh = trainings("a", 52.0, member="v8n", gflops=7.5)
+        (found,) = verdict_of(settings, self.stocks(), fresh).finalists
+        assert "; beside its own stock model v8n: +2.0 points, " in found.sentence
+        assert found.as_document()["own"]["finding"] == "undecided"
+
+    def test_finalist_whose_own_stock_model_failed_is_judged_beside_the_others(self, settings: Settings) -> None:
+        failed = record("v8n", 0.0, 4, member="v8n", role="stock", ending="crashed", state="pruned")
+        stocks = [one for one in self.stocks() if (one.member, one.repeat) != ("v8n", 4)]
+        further = trainings("v11n", 50.0, member="v11n", role="stock", gflops=6.5)
+        verdict = verdict_of(settings, [*stocks, failed, *further], trainings("a", 55.0, member="v8n"))
+        (found,) = verdict.finalists
+        assert found.sentence.startswith("a: no stock model of these is as accurate at its cost: beside v9t better by")
+        assert "own" not in found.as_document()
+        assert [one.sentence for one in verdict.left_out] == ["v8n: left out, crashed with 1 of 5 seeds"]
+
+    def test_stock_models_within_noise_of_a_better_one_are_trained_again(self, settings: Settings) -> None:
+        """A better one that costs no more has to be ahead by 5.7 points: twice the deviation of a difference."""
+        scored = (("v8n", 50.0, 8.0), ("v9t", 55.0, 7.0), ("v10n", 48.0, 7.5), ("v11n", 60.0, 9.0), ("v26n", 40.0, 5.0))
+        stocks = [
+            record(name, points, member=name, role="stock", gflops=gflops, trial=number)
+            for number, (name, points, gflops) in enumerate(scored)
+        ]
+
+        def rivals(**finalists: float) -> list[str]:
+            records = [record("a", 57.0, member=member, gflops=gflops) for member, gflops in finalists.items()]
+            return [one.member for one in rivals_of(records, stocks, settings)]
+
+        assert rivals(v9t=8.0) == ["v8n", "v9t", "v26n"]
+        assert rivals(v9t=7.6) == ["v9t", "v26n"]
+        assert rivals(v10n=7.6) == ["v9t", "v10n", "v26n"]
+        assert rivals(v26n=4.0, v9t=9.0) == ["v8n", "v9t", "v11n", "v26n"]
+        assert rivals() == []
+
+    def test_stock_models_that_were_not_trained_again_are_named(self, settings: Settings) -> None:
+        searched = [record(name, 50.0, member=name, role="stock") for name in ("v8n", "v9t", "v5n", "v26n")]
+        verdict = verdict_of(settings, self.stocks(), trainings("a", 52.0, member="v8n"), searched=searched)
+        assert verdict.as_document()["not_compared"] == ("v5n", "v26n")
+        (line,) = [line for line in verdict.lines() if "not trained again" in line]
+        assert line.startswith("stock models that were not trained again: v5n, v26n; in the search each had no score, ")
 
 
 def test_document_is_json_with_the_words(settings: Settings) -> None:
