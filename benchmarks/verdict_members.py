@@ -20,7 +20,7 @@ better than all stock models at its cost without being better than the bar, and 
 without being better than that. A gain is over the bar; it is found if the first of these is claimed.
 
 Beside it stands what would be claimed over all if only the stock models of the finalists' members and those on the
-Pareto front of the stock models' scores were trained again, as until November 2026.
+Pareto front of the stock models' scores were trained again, as until 29 November 2026.
 """
 
 import argparse
