@@ -18,7 +18,9 @@ def run(arguments: Sequence[str]) -> None:
     from nas.workflows.training_log import logged  # noqa: PLC0415 - this and the next import Ultralytics
     from trials.training import full_training, yolo_inputs  # noqa: PLC0415 - and search_spaces: registers our layers
 
-    words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
+    with yolo_inputs.mistakes_in_one_line():  # what is checked is what Ultralytics will read
+        typed = [word.removesuffix(",") for word in cfg.merge_equals_args(sys.argv)]
+    words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(typed))
     sys.argv[:] = yolo_inputs.with_resumed_model(full_training.prepare_command(words))
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
     sys.argv[:] = yolo_inputs.with_task(sys.argv)

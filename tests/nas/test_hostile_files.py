@@ -253,6 +253,17 @@ def test_address_in_a_file_of_settings_is_refused(folder: Path) -> None:
     assert len(refused.value.mistakes) == 1
 
 
+@pytest.mark.parametrize("words", [("cfg", "=", "args.yaml"), ("cfg=", "args.yaml"), ("cfg=args.yaml,",)])
+def test_arguments_are_checked_however_they_are_typed(
+    folder: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "args.yaml").write_text("project: /elsewhere\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["yolo"])
+    result = nas("yolo", "val", "model=yolov8n.yaml", *words)
+    require_refused(result)
+    assert "a file of settings may not choose where results are written" in result.stderr
+
+
 def test_list_of_images_to_download_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "data.ndjson").write_text('{"type": "image", "url": "https://example.com/a.jpg"}\n', encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["yolo"])

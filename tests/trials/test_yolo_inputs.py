@@ -85,6 +85,20 @@ class TestModelAndDataFiles:
                 yolo_inputs.require_valid(["yolo", "train", f"{key}=made.yaml"])
         yolo_inputs.require_valid(["yolo", "val", f"model={'x' * 5000}.yaml", "data=made"])
 
+    @pytest.mark.parametrize(
+        ("key", "value"), [("project", "/etc"), ("name", "a/../../../b"), ("save_dir", "src"), ("project", "../x")]
+    )
+    def test_a_file_of_settings_does_not_choose_where_results_are_written(
+        self, key: str, value: str, folder: Path
+    ) -> None:
+        (folder / "args.yaml").write_text(f"epochs: 3\n{key}: {value}\n")
+        words = ["yolo", "train", "cfg=args.yaml"]
+        with pytest.raises(SpecError, match=f"{key}: a file of settings may not choose where results are written"):
+            yolo_inputs.require_valid(words)
+        yolo_inputs.require_valid([*words, f"{key}=mine"])
+        (folder / "args.yaml").write_text("project: mine\nname: first\nsave_dir: null\n")
+        yolo_inputs.require_valid(words)
+
     def test_settings_without_a_name_are_refused(self, folder: Path) -> None:
         (folder / "args.yaml").write_text("epochs: 3\nnull: 4\n1: 2\n")
         with pytest.raises(SpecError, match=r"args\.yaml: None: not the name of a setting\nargs\.yaml: 1: ") as caught:

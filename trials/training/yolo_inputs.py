@@ -16,7 +16,7 @@ from ultralytics.utils import LOGGER, ROOT, SETTINGS, YAML
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from search_spaces import build, model_checks, model_file, model_reader, parser_hooks, user_rows
-from search_spaces.errors import DataError, EnvironmentProblem, SpecError, in_one_line
+from search_spaces.errors import DataError, EnvironmentProblem, SpecError, in_one_line, shortened
 from search_spaces.files import is_folder, is_plain, is_special
 from search_spaces.operators import modules as user_modules
 from search_spaces.printable import printable
@@ -93,11 +93,13 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
         trusted: whether checkpoints may contain code.
 
     Raises:
-        SpecError: a model file cannot be built.
+        SpecError: a model file cannot be built; a file of settings chooses where results are written.
         DataError: images of a data file do not exist; a checkpoint has classes of neither Ultralytics nor this package.
     """
     pairs = _pairs(arguments)
-    for key, value in [*pairs, *_settings_of_files(pairs)]:
+    settings = _settings_of_files(pairs)
+    _require_no_place_elsewhere(settings, typed=dict(pairs))
+    for key, value in [*pairs, *settings]:
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
             raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
@@ -184,6 +186,25 @@ def _settings_of_files(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]
     if nameless := [f"{file}: {key!r}: not the name of a setting" for file, key, _ in read if not isinstance(key, str)]:
         raise SpecError(nameless)
     return [(key, str(value)) for _, key, value in read]
+
+
+def _require_no_place_elsewhere(settings: Sequence[tuple[str, str]], typed: Mapping[str, str]) -> None:
+    """Refuse settings of files by which results would be written elsewhere than Ultralytics writes them by itself."""
+    elsewhere = [
+        f"{key}: a file of settings may not choose where results are written, got {shortened(value)} ({key}=... on the "
+        "command line may)"
+        for key, value in settings
+        if key in _PLACES and key not in typed and value.lower() not in _NOTHING and _leads_out(key, value)
+    ]
+    if elsewhere:
+        raise SpecError(elsewhere)
+
+
+_PLACES = {"project", "name", "save_dir"}
+
+
+def _leads_out(key: str, value: str) -> bool:
+    return key == "save_dir" or Path(value).is_absolute() or ".." in Path(value).parts
 
 
 def _require_harmless(path: Path) -> None:
