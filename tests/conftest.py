@@ -49,7 +49,8 @@ settings.load_profile("house")
 def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the guards of `nas yolo`, which last for their process, end with the test."""
     for owner, name in (
-        *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save"), (Model, "_load")),
+        *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save")),
+        *((Model, "_load"), (Model, "_new")),
         *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume"), (Results, "save_crop")),
         *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file"), (dist, "generate_ddp_file")),
     ):

@@ -101,7 +101,7 @@ slots:
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_module_is_trusted: None) -> Path:  # noqa: ARG001
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_module_is_trusted: None, guards_end: None) -> Path:  # noqa: ARG001
     """A working directory in which code that runs would leave a file; the network raises."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs.py").write_text(CODE, encoding="utf-8")
