@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import nas as package
 from nas.cli import app
+from trials.data import digit_scenes
 
 LAYERS = ("StackedDown", "C2f_Partial", "EnergyGate", "Weighted_Concat", "SpatialChannelGate")
 
@@ -128,3 +129,43 @@ def test_search_around_a_forks_model_is_exported_and_loaded_without_the_file(for
     assert counted.returncode == 0, counted.stderr
     for record in (fork / "runs" / "nas" / "forked" / "trials").glob("*/outcome.json"):
         assert json.loads(record.read_text(encoding="utf-8"))["ending"] == "finished"
+
+
+HEAD = """\
+from torch import nn
+from ultralytics.nn.modules import Conv, Detect
+
+
+class StemmedHead(Detect):
+    def __init__(self, nc=80, reg_max=16, end2end=False, ch=()):
+        super().__init__(nc, reg_max, end2end, ch)
+        self.stems = nn.ModuleList(Conv(c, c, 3) for c in ch)
+
+    def forward(self, x):
+        return super().forward([stem(one) for stem, one in zip(self.stems, x)])
+"""
+WITH_HEAD = """\
+nc: 10
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+head:
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [[1, 2], 1, StemmedHead, [nc]]
+"""
+
+
+@pytest.mark.slow
+def test_head_of_a_fork_is_trained_for_an_epoch(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(HEAD, encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(WITH_HEAD, encoding="utf-8")
+    data = digit_scenes.draw(tmp_path / "digits", train=16, val=8)
+    words = ["epochs=1", "imgsz=64", "batch=8", "device=cpu", "workers=0", "plots=False", f"project={tmp_path}"]
+    trained = alone(
+        tmp_path, "yolo", "train", "--modules", "own.py", "model=mine.yaml", f"data={data}", *words, "name=run"
+    )
+    assert trained.returncode == 0, trained.stderr[-2000:]
+    program = "import search_spaces, ultralytics; print(type(ultralytics.YOLO('run/weights/best.pt').model.model[-1]))"
+    (tmp_path / "own.py").unlink()
+    loaded = alone(tmp_path, "-c", program)
+    assert "StemmedHead" in loaded.stdout, loaded.stderr[-2000:]
