@@ -324,7 +324,7 @@ class Verdict(InWords):
             how = f" ({', '.join(self.changes)})" if self.changes else ""
             several = sum(one.search_difference is not None for one in self.finalists) > 1
             were = "search scores of the finalists were" if several else "the finalist's search score was"
-            bar = "stock" if self.cheapest is None else "what they are put beside"
+            bar = "stock" if self.cheapest is None else "a cheaper model"
             on_average, fresh = (" on average", "fresh ones") if several else ("", "its fresh one")
             remarks.append(f"{were} {before:+.1f} points over {bar}{on_average}, {fresh} {after:+.1f}{how}")
         others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"

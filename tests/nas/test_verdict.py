@@ -185,7 +185,7 @@ class TestStockModels:
             ),
             "v8n (trial 0): beside v9t worse by 2.0 points (1.8 to 2.2), with 14.3 % more GFLOPs",
             "take v9t (mAP50-95 0.520), or at less cost v5n; v5n, the cheapest, has mAP50-95 0.480",
-            "search scores of the finalists were +1.0 points over what they are put beside on average, fresh ones +1.0",
+            "search scores of the finalists were +1.0 points over a cheaper model on average, fresh ones +1.0",
             UNSEEN,
         ]
         assert verdict.best_trial == 1
