@@ -56,8 +56,7 @@ WITHOUT_TRAINING = (
     "trust golden-data --measure --dry-run",
     "confirm golden-data --dry-run",
     "ablate golden-data --trial 1 --dry-run",
-    "export golden-data --trial 2 --standalone",
-    "report golden-data",
+    "export golden-data --trial 2",
     "sync golden-data",
     "clean golden-data",
     f"search {TINY} --dry-run",
@@ -85,7 +84,7 @@ WITH_TRAINING = (
     "confirm tiny --seeds 2 --workers 1",
     "ablate tiny --trial 1 --seeds 2 --workers 1",
     "reproduce tiny --trial 1",
-    "export tiny --trial 0 --formats onnx,torchscript --check",
+    "export tiny --trial 0 --formats onnx,torchscript --check --standalone",
     "train tiny --trial 0 epochs=1 imgsz=64 batch=4 workers=0",
     "report tiny",
 )
