@@ -31,7 +31,8 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows import timing
 from nas.workflows.timing_process import ProcessTimes
-from search_spaces import Architecture, SearchSpace, space_file
+from search_spaces import Architecture, JoinedSpace, SearchSpace, joined_file, space_file
+from search_spaces.yaml_text import parse_yaml
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 from trials.accuracy.judged import Judged
 from trials.accuracy.matches import Matches
@@ -52,6 +53,24 @@ slots:
   - at: {layers: [10]}
     choices:
       DySample: {style: [lp, pl]}
+"""
+JOINED = """\
+name: edge
+members:
+  - name: eight
+    base: yolov8{scale}.yaml
+    scale: n
+    slots:
+      - at: {layers: [4]}
+        choices: {UIB: {start_kernel: [0, 3]}, DynamicConv: {kernels: [2, 4]}}
+  - name: nine
+    base: yolov9{scale}.yaml
+    scale: t
+    slots:
+      - at: {layers: [4]}
+        choices: {UIB: {start_kernel: [0, 3]}, DynamicConv: {kernels: [2, 4]}}
+      - at: {layers: [10]}
+        choices: {DySample: {style: [lp, pl]}}
 """
 EPOCHS = 3
 
@@ -166,6 +185,45 @@ def _make_study(
     )
     remember_both(file, folder)
     return create(folder, file, SPACE + start)
+
+
+@pytest.fixture(scope="session")
+def joined() -> JoinedSpace:
+    space = joined_file.parse(parse_yaml(JOINED))
+    assert isinstance(space, JoinedSpace)
+    return space
+
+
+@pytest.fixture
+def make_joined(tmp_path: Path, joined: JoinedSpace) -> Callable[..., Study]:
+    """Make a study of two members whose candidates start from the stock model of their member."""
+
+    def making(name: str = "edge", *, trials: int = 8, storage: str | None = None, **changes: object) -> Study:
+        budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64)
+        fields = {
+            "space": joined.name,
+            "scale": joined.scale,
+            "space_hash": joined.hash,
+            "members": joined.member_names,
+            "data": "digits",
+            "data_fingerprint": "0",
+            "classes": ("a", "b"),
+            "base": budget.model_copy(update={"epochs": 5}),
+            "budget": budget,
+        }
+        folder = tmp_path / "runs" / name
+        file = StudyFile(
+            name=name,
+            settings=Settings.model_validate({**fields, **changes}),
+            run=RunSettings(trials=trials),
+            storage=storage or default_storage(folder),
+            tracking="sqlite://",
+            version="0",
+        )
+        remember_both(file, folder)
+        return create(folder, file, JOINED)
+
+    return making
 
 
 @pytest.fixture(scope="session")

@@ -45,8 +45,9 @@ from nas.workflows import fsck, fsck_repair, sharing
 from nas.workflows import join as joining
 from nas.workflows.fsck import check_study
 from nas.workflows.join import join
+from search_spaces import Architecture
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
-from trials import Budget, Epoch, Limits, Outcome
+from trials import Budget, Ending, Epoch, Limits, Outcome
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -227,6 +228,87 @@ class TestSearch:
             shared_trials.require_alone(first, late, architecture, lock)
         lock.release()
         assert late.user_attrs["detail"] == "one too many, because the storage was away"
+
+
+class TestMembers:
+    """A study of two members, each with a stock model of its own, whose weights come through the storage."""
+
+    BASES = frozenset({"yolov8{scale}.yaml", "yolov9{scale}.yaml"})
+
+    @pytest.fixture
+    def first(self, make_joined: MakeStudy, database: str) -> Study:
+        return make_joined(trials=6, storage=database)
+
+    @pytest.fixture
+    def another(self, first: Study, tmp_path: Path) -> Join:
+        def make(name: str = "second") -> Study:
+            return join("edge", storage=first.file.storage, runs=tmp_path / name)
+
+        return make
+
+    @pytest.fixture
+    def began(self, monkeypatch: pytest.MonkeyPatch, score: Score) -> list[tuple[str, str]]:
+        """Base model of each candidate that is trained, and what is in the weights that it starts from."""
+        found = []
+
+        def stock(architecture: Architecture, budget: Budget, folder: Path, *rest: Any, **named: Any) -> Outcome:
+            time.sleep(1)
+            outcome = score(architecture, budget, folder, *rest, limits=Limits(), **named)
+            (folder / "weights.pt").write_text(architecture.base)
+            return outcome
+
+        def candidate(architecture: Architecture, budget: Budget, *rest: Any, **named: Any) -> Outcome:
+            assert budget.weights is not None
+            found.append((architecture.base, budget.weights.read_text()))
+            return score(architecture, budget, *rest, **named)
+
+        monkeypatch.setattr(stock_training, "evaluate", stock)
+        monkeypatch.setattr(worker, "evaluate", candidate)
+        return found
+
+    def test_each_machine_trains_a_stock_model_and_fetches_the_other(
+        self, first: Study, another: Join, began: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        second = another()
+        run(first, second)
+        trained = Counter(text for text in caplog.messages if text.startswith("training the stock model of "))
+        assert trained == {"training the stock model of eightn": 1, "training the stock model of ninet": 1}
+        for study in (first, second):
+            assert {one.weights.read_text() for one in study.stock_trainings} == self.BASES
+        assert [record.ending for record in first.records()] == ["finished"] * 6
+        assert {base for base, _ in began} == self.BASES
+        assert all(base == weights for base, weights in began)
+
+    def test_machine_that_joins_after_the_stock_models_fetches_both(
+        self, first: Study, another: Join, began: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first.set_run(first.file.run.model_copy(update={"trials": 3}))
+        run(first)
+        monkeypatch.setattr(stock_training, "evaluate", None)
+        second = another()
+        second.set_run(second.file.run.model_copy(update={"trials": 6}))
+        run(second)
+        assert len(began) == 6
+        assert all(base == weights for base, weights in began)
+        assert all(one.is_done for one in second.stock_trainings)
+
+    def test_member_that_one_machine_has_left_out_is_left_out_by_all(
+        self, first: Study, another: Join, began: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, score: Score
+    ) -> None:
+        def failing(architecture: Architecture, *rest: Any, **named: Any) -> Outcome:
+            if architecture.base == "yolov9{scale}.yaml":
+                return Outcome(architecture=architecture, ending=Ending.DIVERGED, detail="the loss is nan")
+            return score(architecture, *rest, limits=Limits(), **named)
+
+        second = another()
+        monkeypatch.setattr(stock_training, "evaluate", failing)
+        run(first, second)
+        reason = "the stock model of ninet could not be trained: the loss is nan"
+        for study in (first, second):
+            assert study.stock_trainings.left_out.keys() == {"ninet"}
+            assert study.stock_trainings.left_out["ninet"].startswith(reason)
+        assert {base for base, _ in began} == {"yolov8{scale}.yaml"}
 
 
 class TestLostMachine:

@@ -24,12 +24,9 @@ from nas.report.page import gathering
 from nas.report.search_findings import left_out
 from nas.samplers.categories import categories_of
 from nas.samplers.encoding import Encoding
-from nas.settings import RunSettings, Sampler, Settings
+from nas.settings import Sampler
 from nas.study import stock_training
-from nas.study.creation import create
-from nas.study.folders import default_storage
 from nas.study.study import Study
-from nas.study.study_file import StudyFile
 from nas.workflows import confirm as confirming
 from nas.workflows import findings, refinement, running
 from nas.workflows.ablate import AblationPlan
@@ -44,24 +41,6 @@ from trials.costing import cost, space_costs
 from trials.costing.cost import LayerCost
 from trials.data import datasets
 
-SPACES = """\
-name: edge
-members:
-  - name: eight
-    base: yolov8{scale}.yaml
-    scale: n
-    slots:
-      - at: {layers: [4]}
-        choices: {UIB: {start_kernel: [0, 3]}, DynamicConv: {kernels: [2, 4]}}
-  - name: nine
-    base: yolov9{scale}.yaml
-    scale: t
-    slots:
-      - at: {layers: [4]}
-        choices: {UIB: {start_kernel: [0, 3]}, DynamicConv: {kernels: [2, 4]}}
-      - at: {layers: [10]}
-        choices: {DySample: {style: [lp, pl]}}
-"""
 MEMBERS = ("eightn", "ninet")
 
 Make = Callable[..., Study]
@@ -69,42 +48,9 @@ Score = Callable[..., Outcome]
 Trained = list[tuple[Architecture, Budget]]
 
 
-@pytest.fixture(scope="session")
-def joined() -> JoinedSpace:
-    space = joined_file.parse(parse_yaml(SPACES))
-    assert isinstance(space, JoinedSpace)
-    return space
-
-
 @pytest.fixture
-def make(tmp_path: Path, joined: JoinedSpace) -> Make:
-    """Make a study of two members whose candidates start from the stock model of their member."""
-
-    def making(name: str = "edge", *, trials: int = 8, storage: str = "", **changes: Any) -> Study:
-        budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64)
-        fields = {
-            "space": joined.name,
-            "scale": joined.scale,
-            "space_hash": joined.hash,
-            "members": joined.member_names,
-            "data": "digits",
-            "data_fingerprint": "0",
-            "classes": ("a", "b"),
-            "base": budget.model_copy(update={"epochs": 5}),
-            "budget": budget,
-        }
-        folder = tmp_path / "runs" / name
-        file = StudyFile(
-            name=name,
-            settings=Settings.model_validate({**fields, **changes}),
-            run=RunSettings(trials=trials),
-            storage=storage or default_storage(folder),
-            tracking="sqlite://",
-            version="0",
-        )
-        return create(folder, file, SPACES)
-
-    return making
+def make(make_joined: Make) -> Make:
+    return make_joined
 
 
 @pytest.fixture
