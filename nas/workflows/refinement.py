@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from nas.records.record import pareto_front_of, stocks_of
+from nas.records.record import stocks_of
+from nas.report.stock_models import contenders
 from nas.study.fetching import fetched
 from nas.study.folders import SPACE, existing
 from nas.study.study import Study
@@ -21,7 +22,7 @@ def refined_space(coarse: Study) -> str:
     """Return the text of the space file around a study's Pareto front.
 
     Of several members those stay that have a model on the front, each refined around its own. One that has none but its
-    stock model stays as that alone if no cheaper stock model is as accurate: gains are gains over these.
+    stock model stays as that alone if no cheaper one leads it by more than noise: gains are gains over these.
 
     Raises:
         SpecError: the front is the stock model alone, or the study has only stock models.
@@ -36,7 +37,7 @@ def refined_space(coarse: Study) -> str:
     front = [coarse.architecture(record) for record in coarse.front()]
     if isinstance(space, SearchSpace):
         return refine(document, space, front)
-    bar = {one.member for one in pareto_front_of(stocks_of(coarse.records()), coarse.settings.objectives)}
+    bar = {one.member for one in contenders(stocks_of(coarse.records()), coarse.settings)}
     members = []
     for member, part in zip(space.members, space_file.parts(document), strict=True):
         found = [one for one in front if space.member_of(one) is member and not one.is_stock]
