@@ -25,7 +25,7 @@ from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import Run, Runs, advice_on, message_of, now
 from nas.tracking.models import LoggedModels
 from nas.tracking.study_run import StudyRun, stock_costs
-from nas.tracking.trial_runs import TrialRuns, changed_at
+from nas.tracking.trial_runs import TrialRuns, axes, changed_at
 from nas.tracking.views import view_key, view_tags
 from search_spaces.errors import EnvironmentProblem
 
@@ -299,7 +299,7 @@ class Tracker:
             self._parent.write_stage(self._stage, self._run_of(self._stage.folder))
         self._parent.findings = self._findings()
         self._parent.write_settings(self.settings)
-        self._write_views(list(choices))
+        self._write_views(axes(choices))
         self._up_to_date = True
 
     def _write_views(self, choices: Sequence[str]) -> None:

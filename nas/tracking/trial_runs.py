@@ -1,6 +1,6 @@
 """Runs of trials in MLflow, children of the study's run: picks, epochs, scores, costs and status of each trial."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -85,9 +85,13 @@ class TrialRuns:
         """Write data sets, choices, and the best and the last epoch."""
         run.log_data(self._data)
         if record.summary:
-            run.log_params({**self._choices, **_pick_params(record)})
+            run.log_params({**self._choices_of(record.member), **_pick_params(record)})
         if record.state != "running" and run.lacks(OPTIONAL):
             run.log_metrics(best_and_last(self._files(record.trial).read_epochs()), at=ended)
+
+    def _choices_of(self, member: str) -> dict[str, str]:
+        """Return the stock values of the choices of a member; all of them if there is one space."""
+        return {name: value for name, value in self._choices.items() if name.startswith(_prefix(member))}
 
     def write_findings(self, judged: Mapping[int, JudgedTrial]) -> None:
         """Write what fresh seeds found of trials: tags, and the difference to the stock model with its interval."""
@@ -166,12 +170,21 @@ def _write_training(run: Run, record: Record, files: TrialFiles, ended: int | No
             run.log_artifact(path)
 
 
+def axes(choices: Collection[str]) -> list[str]:
+    """Return the params that the parallel coordinates show: the choices, of several members what all trials have."""
+    return [MEMBER] if any("/" in name for name in choices) else list(choices)
+
+
+def _prefix(member: str) -> str:
+    return f"{member}/" if member else ""
+
+
 def _pick_params(record: Record) -> dict[str, str]:
     """Return picks as params with Optuna's names; `architecture: stock` where there are none."""
     flat = _flat(record.picks)
     if not record.member:
         return flat or _STOCK
-    named = {f"{record.member}/{name}": value for name, value in flat.items()}
+    named = {f"{_prefix(record.member)}{name}": value for name, value in flat.items()}
     return {MEMBER: record.member, **(named or _STOCK)}
 
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from optuna.trial import FrozenTrial
+
 from nas.study.storage import study_id
 from nas.study.study import Study
 from nas.tracking.context import Context, DataInput, source_tags
@@ -59,14 +61,21 @@ def _sizes_of(study: Study) -> Mapping[str, int]:
 def _stock_choices(study: Study) -> Mapping[str, str]:
     """Return the stock value of every operator and scaling factor that is searched, by its name in Optuna.
 
-    The names are those of the first trial, the stock model. From the space they would come with PyTorch.
+    The names are those of the first trials, the stock models of all members. From the space they would come with
+    PyTorch.
     """
+    found: dict[str, str] = {}
     try:
         of_study = study_id(study.storage, study.file.name)
-        trial = study.storage.get_trial(study.storage.get_trial_id_from_study_id_trial_number(of_study, 0))
+        for number in range(max(1, len(study.settings.members))):
+            trial = study.storage.get_trial(study.storage.get_trial_id_from_study_id_trial_number(of_study, number))
+            found |= _choices_of(trial)
     except (KeyError, NasError) as problem:  # a full training may be logged where the storage is out of reach
-        _log.debug("MLflow is not sent the stock choices of %s: %s", study.name, problem)
-        return {}
+        _log.debug("MLflow is not sent all stock choices of %s: %s", study.name, problem)
+    return found
+
+
+def _choices_of(trial: FrozenTrial) -> Mapping[str, str]:
     values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     operators = {name: STOCK.operator for name in values if name.endswith(_OPERATOR)}
     is_stock = all(values[name] == STOCK.operator for name in operators)

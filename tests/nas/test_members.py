@@ -33,6 +33,7 @@ from nas.workflows.ablate import AblationPlan
 from nas.workflows.further_trust import trust_in_further
 from nas.workflows.plan import Plan
 from nas.workflows.request import Request
+from nas.workflows.tracked import context_of
 from search_spaces import Architecture, Choice, JoinedSpace, joined_file
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.yaml_text import parse_yaml
@@ -130,6 +131,12 @@ class TestEffects:
         assert list(rows[0]) == [*effects.COLUMNS, "member"]
         assert {row["member"] for row in rows} == set(MEMBERS)
         assert nas("effects", "edge", *runs).splitlines()[1].startswith("member")
+
+    def test_mlflow_is_sent_the_stock_choices_of_every_member(self, proposed: Study, joined: JoinedSpace) -> None:
+        choices = context_of(proposed).choices()
+        assert set(choices.values()) == {"stock"}
+        slots = {f"{one.short_name}/{slot.name}.operator" for one in joined.members for slot in one.slots}
+        assert set(choices) == slots
 
     def test_report_and_mlflow_have_them(self, proposed: Study) -> None:
         contents = gathering.gather(proposed)

@@ -326,6 +326,20 @@ class TestContext:
         metrics = children["trial-0001"].data.metrics
         assert (metrics["best/epoch"], metrics["last/epoch"], metrics["best/map50_95"]) == (2, 2, 0.2)
 
+    def test_trials_of_a_member_have_its_choices_alone(self, begin: Begin, client: MlflowClient) -> None:
+        both = {"a/4.operator": "stock", "b/4.operator": "stock", "b/7.operator": "stock"}
+        tracker = begin(context=replace(self.CONTEXT, choices=lambda: both))
+        train(tracker, 1, 1, 2)
+        tracker.sync([replace(stock(), member="a"), replace(finished(1, 0.5, 7.0), member="b")])
+        params = {name: run.data.params for name, run in children_of(tracker, client).items()}
+        assert params["trial-0000"] == {"member": "a", "a/4.operator": "stock", "architecture": "stock"}
+        found = {name: value for name, value in params["trial-0001"].items() if name.endswith("operator")}
+        assert found == {"b/4.operator": "UIB", "b/7.operator": "stock"}
+        experiment = client.get_experiment(parent_of(tracker, client).info.experiment_id)
+        views = [json.loads(text) for key, text in experiment.tags.items() if key.startswith("mlflow.sharedView")]
+        charts = [chart for view in views for chart in json.loads(view["state"])["compareRunCharts"]]
+        assert [chart["selectedParams"] for chart in charts if chart["type"] == "PARALLEL"] == [["member"]]
+
     def test_runs_of_an_earlier_version_are_completed(self, begin: Begin, client: MlflowClient) -> None:
         old = begin()
         train(old, 0, 1, 2)
