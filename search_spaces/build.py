@@ -107,9 +107,10 @@ def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
     """Build the layers of a document on the meta device: shapes without weights, in eval mode.
 
     Raises:
-        SpecError: the document has no detection head, or a row that cannot be built.
+        SpecError: the document has no head of a detection model, or of one that is only counted; or a row that cannot
+            be built.
     """
-    require_detection(document)
+    require_detection(document, or_counted=True)
     with torch.device("meta"), errors_with_address(document, BUILD_ERRORS):
         built, _ = tasks.parse_model({**deepcopy(dict(document)), "nc": classes}, ch=3, verbose=False)
     for (place, row), layer in zip(model_file.addressed(document), built, strict=True):

@@ -28,12 +28,21 @@ from search_spaces.rows import Lowered
 DETECTION_HEADS = ("Detect", "v10Detect")
 """Ultralytics' heads of detection models."""
 
+COUNTED_HEADS = (
+    *("Classify", "Depth", "OBB", "OBB26", "Pose", "Pose26", "RTDETRDecoder", "Segment", "Segment26"),
+    *("SemanticSegment", "WorldDetect"),
+)
+"""Ultralytics' heads of models that are counted and not searched: of other tasks, RT-DETR and YOLO-World."""
+
 HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS}
 """Heads of this package: `(classes, *arguments, reg_max=, ch=)`; each replaces a `Detect` of equal inputs."""
 
 
-def require_detection(document: Mapping[str, Any]) -> None:
+def require_detection(document: Mapping[str, Any], *, or_counted: bool = False) -> None:
     """Check that a document is a detection model.
+
+    Args:
+        or_counted: accept a head that is counted and not searched, too.
 
     Raises:
         SpecError: lists all mistakes: no backbone and head, a row or a setting of the wrong form, a module that is no
@@ -44,7 +53,7 @@ def require_detection(document: Mapping[str, Any]) -> None:
         wrong_modules = _module_mistakes(document)
         arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
         mistakes = [mistake for mistake in mistakes if not mistake.startswith(arguments_of_these)]
-        mistakes += [*wrong_modules, *_head_mistakes(document)]
+        mistakes += [*wrong_modules, *_head_mistakes(document, or_counted=or_counted)]
     if not pgi_setting.is_pgi(document.get("pgi", False)):
         mistakes.append(f"pgi: true, false or {pgi_setting.LEAD_GUIDED} is expected, got {document['pgi']!r}")
     if mistakes:
@@ -81,8 +90,13 @@ def is_detection_head(module: str) -> bool:
     return module in DETECTION_HEADS or module in HEADS or module in foreign_files.FOREIGN_MODULES
 
 
-def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
-    """Return the mistakes of the last row as the head of a detection model."""
+def is_counted_only(document: Mapping[str, Any]) -> bool:
+    """Return whether a document without mistakes is a model that is counted and not searched."""
+    return document["head"][-1][2] in COUNTED_HEADS
+
+
+def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str]:
+    """Return the mistakes of the last row as the head of a detection model, or of one that is only counted."""
     row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
     if not model_file.is_row(row):
         return []
@@ -92,9 +106,14 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
             return [] if isinstance(source, list) else [f"{place}: {head} reads a list of layers, got {source!r}"]
         if not layers.is_layer(head, [*rows.names(), *HEADS]):
             return []  # reported already, as a module that is no layer
+        if or_counted and head in COUNTED_HEADS:
+            return []
         possible = " or ".join(DETECTION_HEADS)
         elsewhere = "nas yolo trains a model for another task as it is"
-        return [f"{place}: only detection models can be searched, got {head} ({possible}); {elsewhere}"]
+        if or_counted:
+            return [f"{place}: {head} cannot be counted ({', '.join(DETECTION_HEADS + COUNTED_HEADS)}); {elsewhere}"]
+        counted = "nas cost counts this one, and " if head in COUNTED_HEADS else ""
+        return [f"{place}: only detection models can be searched, got {head} ({possible}); {counted}{elsewhere}"]
     if not _takes(head, arguments):
         return [f"{place}: {head}: the number of classes is expected, [nc], got {shortened(arguments)}"]
     if head in HEADS and not isinstance(source, list):

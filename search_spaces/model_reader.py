@@ -57,13 +57,16 @@ def built_scale(document: Mapping[str, Any]) -> str:
     return str(document.get("scale") or next(iter(document.get("scales") or {}), ""))
 
 
-def read_model(model: str, *, as_printed: bool = False, scale: str | None = None) -> Translation:
+def read_model(
+    model: str, *, as_printed: bool = False, scale: str | None = None, or_counted: bool = False
+) -> Translation:
     """Read the YAML of a detection model, translate other repositories' rows, and collect notes for the user.
 
     Args:
         model: a file for Ultralytics, YOLOv5 or YOLOv9, or the name of a model of Ultralytics or of the catalog.
         as_printed: keep the structure that articles print, to count it.
         scale: a scale of the model's table; None for the scale in its name, or else the first of the table.
+        or_counted: read a model that is counted and not searched, too: of another task, RT-DETR or YOLO-World.
 
     Raises:
         SpecError: there is no such model or scale, or it is no detection model.
@@ -76,7 +79,7 @@ def read_model(model: str, *, as_printed: bool = False, scale: str | None = None
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
     try:
         origin = {"scale": _scale_of(document, path, scale), "yaml_file": str(path.absolute())}
-        return _read(document | origin, as_printed=as_printed)
+        return _read(document | origin, as_printed=as_printed, or_counted=or_counted)
     except SpecError as error:
         raise error.within(path.name) from None
 
@@ -98,7 +101,7 @@ def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str
     return scale or (in_name if in_name in scales or not scales else "")
 
 
-def _read(document: dict[str, Any], *, as_printed: bool) -> Translation:
+def _read(document: dict[str, Any], *, as_printed: bool, or_counted: bool) -> Translation:
     """Load the operators that a parsed model file names, then translate and check the file.
 
     Raises:
@@ -112,18 +115,18 @@ def _read(document: dict[str, Any], *, as_printed: bool) -> Translation:
     try:
         reading = foreign_files.translate(document, as_printed=as_printed)
     except SpecError as error:
-        raise SpecError([*error.mistakes, *_other_mistakes(document)]) from None
-    model_checks.require_detection(reading.document)
+        raise SpecError([*error.mistakes, *_other_mistakes(document, or_counted=or_counted)]) from None
+    model_checks.require_detection(reading.document, or_counted=or_counted)
     run = [] if missing or not named else [f"modules: {', '.join(named)} is run, as you named it or as nas wrote it"]
     return replace(reading, notes=(*run, *reading.notes, *model_file.notes(reading.document)))
 
 
-def _other_mistakes(document: Mapping[str, Any]) -> list[str]:
+def _other_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str]:
     """Return the mistakes of a file that are not in rows of other repositories."""
     rows_there = model_file.addressed(document) if model_file.has_rows(document) else []
     foreign = {place for place, row in rows_there if model_file.is_row(row) and row[2] in foreign_files.FOREIGN_MODULES}
     try:
-        model_checks.require_detection(document)
+        model_checks.require_detection(document, or_counted=or_counted)
     except SpecError as error:
         return [mistake for mistake in error.mistakes if mistake.partition(":")[0] not in foreign]
     return []
@@ -152,7 +155,7 @@ def resolve(name: str, scale: str) -> Path:
             scales = list(yaml_model_load(f"{start}{end}")["scales"])
         if scales:
             raise SpecError(f"scale: {name} has no scale {scale!r} (one of {', '.join(map(str, scales))})")
-    if "/" in filled or not filled.startswith("yolo"):
+    if "/" in filled or not filled.startswith(("rtdetr", "yolo")):
         raise SpecError(
             f"base: no such file, got {filled!r} (a path, or an Ultralytics model such as yolov9{{scale}}.yaml)"
         )
@@ -187,4 +190,4 @@ def _instead_of(model: str) -> str:
 @cache
 def _ultralytics_models() -> tuple[str, ...]:
     folder = Path(cfg.__file__).parent / "models"
-    return tuple(sorted(path.name for path in folder.rglob("yolo*.yaml")))
+    return tuple(sorted(path.name for family in ("rtdetr", "yolo") for path in folder.rglob(f"{family}*.yaml")))

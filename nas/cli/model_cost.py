@@ -27,7 +27,10 @@ Model = Annotated[
         help="YAML file for YOLOv5, YOLOv9 or Ultralytics, or a name: yolov9c.yaml, or one of [b]nas models[/b].",
     ),
 ]
-ImageSize = Annotated[int, typer.Option(metavar="PX", help="Image size, in pixels.")]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(metavar="PX", help="Image size, in pixels.", show_default=f"{DEPLOY_SIZE}; of a classifier 224"),
+]
 AsPrinted = Annotated[
     bool,
     typer.Option(
@@ -46,7 +49,7 @@ AsPrinted = Annotated[
 def cost(
     model: Model,
     typed: Typed,
-    image_size: ImageSize = DEPLOY_SIZE,
+    image_size: ImageSize = None,
     as_printed: AsPrinted = False,
     modules: Modules = None,
     shown: Shown = "table",
@@ -61,20 +64,23 @@ def cost(
 
     Files of the YOLOv5 and YOLOv9 repositories and of articles about them are
     read as they are. If one prints a module that is wrong, the right operator
-    is built, and a note says what was wrong.
+    is built, and a note says what was wrong. Ultralytics' models of other
+    tasks, RT-DETR and YOLO-World are counted, too.
 
       nas cost yolov9c.yaml --image-size 320
       nas cost article.yaml --as-printed    what the article counted
     """
     with show.err.status("counting"):
         from search_spaces import model_reader
+        from trials.costing import other_tasks
 
         load_modules(modules)
         scale, classes = typed["scale"], typed["classes"]
-        reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
+        reading = model_reader.read_model(model, as_printed=as_printed, scale=scale, or_counted=True)
         notes = [*_assumed_scale(reading.document), *reading.notes]
         show.lines(f"note: {note}" for note in notes)
         name, classes = Path(model).name, classes or reading.document["nc"]
+        image_size = image_size or other_tasks.usual_size(reading.document, DEPLOY_SIZE)
         counted = _count(reading, name, classes, image_size, as_printed=as_printed)
         of_layers = [*_users_layers(reading.document), *counted.uncounted]
         show.lines(f"note: {note}" for note in of_layers)
@@ -171,14 +177,16 @@ def _count(reading: "Translation", name: str, classes: int, image_size: int, *, 
         SpecError: the model cannot be built; the message begins with its name.
         CostError: a layer cannot be counted; likewise.
     """
-    from search_spaces import model_reader
+    from search_spaces import model_checks, model_reader
     from search_spaces.errors import CostError, SpecError
-    from trials.costing.cost import measure
+    from trials.costing import cost, other_tasks
 
     document = reading.document
+    is_counted_only = model_checks.is_counted_only(document)
+    measure = other_tasks.measure if is_counted_only else cost.measure
     try:
         built, deployed = (measure(document, classes, image_size, deployed=flag) for flag in (False, True))
-        remarks = _remarks(document, classes, image_size)
+        remarks = [] if is_counted_only else _remarks(document, classes, image_size)
     except SpecError as error:
         raise error.within(name) from None
     except CostError as error:

@@ -392,6 +392,32 @@ def test_cost_notes_the_scale_and_accepts_another(scaled: Path) -> None:
     assert json.loads(nas("cost", of_name, "--image-size", 64, "--format", "json").stdout)["params"] == params["s"]
 
 
+@pytest.mark.parametrize(
+    ("model", "image_size", "params"),
+    [
+        ("yolov8n-seg.yaml", 640, 3_409_968),
+        ("yolo11n-pose.yaml", 640, 2_908_507),
+        ("yolov8n-cls.yaml", 224, 2_719_288),
+        ("yolov8s-world.yaml", 640, 13_383_496),
+        ("rtdetr-l.yaml", 640, 32_970_476),
+    ],
+)
+def test_models_that_are_not_searched_are_counted(model: str, image_size: int, params: int) -> None:
+    document = json.loads(nas("cost", model, "--format", "json").stdout)
+    assert (document["params"], document["image_size"]) == (params, image_size)
+    assert 0 < document["deployed"]["params"] < params
+    assert 0 < document["deployed"]["gflops"] <= document["gflops"]
+
+
+@pytest.mark.parametrize("command", [("spaces", "derive"), ("check", "--model")])
+@pytest.mark.parametrize("model", ["yolov8n-seg.yaml", "yolov8s-world.yaml", "rtdetr-l.yaml"])
+def test_models_that_are_not_searched_are_refused_elsewhere(command: tuple[str, ...], model: str) -> None:
+    result = nas(*command, model)
+    assert result.exit_code == 2
+    assert "only detection models can be searched, got " in result.stderr.splitlines()[-1]
+    assert "nas cost counts this one" in result.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("command", [("cost",), ("spaces", "derive"), ("check", "--model")])
 @pytest.mark.parametrize(
     ("model", "message"),

@@ -343,7 +343,7 @@ HEADINGS: list[tuple[str, list[str]]] = [
         [
             (
                 "base: yolov8n-seg.yaml: head[12]: only detection models can be searched, got Segment "
-                "(Detect or v10Detect); nas yolo trains a model for another task as it is"
+                "(Detect or v10Detect); nas cost counts this one, and nas yolo trains a model for another task as it is"
             ),
         ],
     ),

@@ -175,7 +175,7 @@ class TestOperatorMacs:
         with torch.device("meta"):
             built = module().eval()
             x = torch.zeros(1, channels, height, width)
-        return cost._count(built, x, deployed=False).macs
+        return cost.count_layer(built, x, deployed=False).macs
 
     @pytest.mark.parametrize("height", [20, 21])
     @pytest.mark.parametrize("stride", [1, 2])
@@ -409,13 +409,13 @@ class TestCostTable:
     ) -> None:
         table = CostTable(space_of("v8"), 80, 640)
         counted: list[str] = []
-        count = cost._count
+        count = cost.count_layer
 
         def noting(layer: nn.Module, *arguments: Any, deployed: bool) -> LayerCost:
             counted.append(type(layer).__name__)
             return count(layer, *arguments, deployed=deployed)
 
-        monkeypatch.setattr(cost, "_count", noting)
+        monkeypatch.setattr(cost, "count_layer", noting)
         uib = Choice.of("UIB", {})
         table.layer(4, uib)  # two Bottlenecks of one shape: one of them, and one UIB
         assert counted == ["Bottleneck", "UIB"]
@@ -502,7 +502,7 @@ class TestCountingErrors:
             cost.measure(small(), 1, 64)
 
     def test_total_cost_of_zero_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cost, "_count", lambda *_, **__: LayerCost(module="Conv", params=1, macs=0))
+        monkeypatch.setattr(cost, "count_layer", lambda *_, **__: LayerCost(module="Conv", params=1, macs=0))
         with pytest.raises(CostError, match="nothing could be counted in 2 layers at 64 px"):
             cost.measure(small(), 1, 64)
 
@@ -549,7 +549,7 @@ class TestSideEffects:
             layer[1].eval()
             x = torch.zeros(1, 8, 8, 8)
         before = deepcopy(layer)
-        cost._count(layer, x, deployed=deployed)
+        cost.count_layer(layer, x, deployed=deployed)
         assert repr(layer) == repr(before)
         assert [module.training for module in layer.modules()] == [module.training for module in before.modules()]
         assert layer.state_dict().keys() == before.state_dict().keys()
@@ -572,5 +572,5 @@ class TestSideEffects:
         assert torch.equal(torch.get_rng_state(), random_state)
         torch.manual_seed(1)
         steps = trace(build.model(document, 3).eval().model, torch.rand(1, 3, 64, 64))
-        counted = tuple(cost._count(step.layer, step.received, deployed=False) for step in steps)
+        counted = tuple(cost.count_layer(step.layer, step.received, deployed=False) for step in steps)
         assert counted == expected.layers

@@ -115,10 +115,18 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         except SpecError as wrong:
             raise CostError(str(wrong)) from error
         raise
-    counted = tuple(_count(step.layer, step.received, deployed=deployed) for step in steps)
-    cost = Cost(image_size=image_size, deployed=deployed, layers=counted)
+    return total([count_layer(step.layer, step.received, deployed=deployed) for step in steps], image_size, deployed)
+
+
+def total(layers: Sequence[LayerCost], image_size: int, deployed: bool) -> Cost:  # noqa: FBT001 - as in `Cost`
+    """Return the cost of counted layers as that of a model.
+
+    Raises:
+        CostError: nothing could be counted.
+    """
+    cost = Cost(image_size=image_size, deployed=deployed, layers=tuple(layers))
     if not cost.macs or not cost.params:
-        raise CostError(f"nothing could be counted in {len(counted)} layers at {image_size} px")
+        raise CostError(f"nothing could be counted in {len(layers)} layers at {image_size} px")
     return cost
 
 
@@ -189,7 +197,7 @@ class CostTable(LayerTable[LayerCost]):
     ) -> LayerCost:
         """Return the cost of a module; count it only if no module with an equal key was counted before."""
         if key not in self._counts:
-            self._counts[key] = _count(module(), received, deployed=True)
+            self._counts[key] = count_layer(module(), received, deployed=True)
         return self._counts[key]
 
     def _input_of(self, step: Traced, path: str) -> Maps:
@@ -230,17 +238,25 @@ def _built(operator: Operator, site: Site, choice: Choice) -> nn.Module:
         return operator.build(site, **dict(choice.parameters)).eval()
 
 
-def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed: bool) -> LayerCost:
+def count_layer(
+    layer: nn.Module, received: Feature | Sequence[Feature], *, deployed: bool, by_operations: bool = False
+) -> LayerCost:
     """Count parameters and multiply-adds of one layer on the meta device.
 
     Fusing computes weights. PyTorch does that slowly on the meta device, in Python, so it is done on the CPU with
     uninitialised weights.
+
+    Args:
+        by_operations: count the operations that PyTorch runs, whatever modules compute them.
+
+    Raises:
+        CostError: it cannot be counted.
     """
     counted = deepcopy(layer)
     if deployed:
         counted = _fused(counted.to_empty(device="cpu")).to("meta")
     try:
-        macs, uncounted = _macs_and_uncounted(counted, received)
+        macs, uncounted = _macs_and_uncounted(counted, received, by_operations=by_operations)
     except Exception as error:
         raise CostError(f"{type(layer).__name__}: cannot be counted: {error}") from error
     params = sum(parameter.numel() for parameter in counted.parameters())
@@ -258,8 +274,10 @@ def macs_of(module: nn.Module, received: Feature | Sequence[Feature]) -> int:
     return _macs_and_uncounted(module, received)[0]
 
 
-def _macs_and_uncounted(module: nn.Module, received: Feature | Sequence[Feature]) -> tuple[int, tuple[str, ...]]:
-    if dispatch.is_counted_here(module):
+def _macs_and_uncounted(
+    module: nn.Module, received: Feature | Sequence[Feature], *, by_operations: bool = False
+) -> tuple[int, tuple[str, ...]]:
+    if by_operations or dispatch.is_counted_here(module):
         count = dispatch.count(module, received)
         return count.macs, count.uncounted
     with torch.no_grad():

@@ -36,7 +36,18 @@ _UNCOUNTABLE = (
         "_linalg_",
         "_pdist_forward",
     ),
-    *("_thnn_fused", "_trilinear", "geqrf", "gru", "linalg_", "lstm", "rnn_", "triangular_solve"),
+    *(
+        "_native_multi_head",
+        "_thnn_fused",
+        "_transformer_encoder_layer",
+        "_trilinear",
+        "geqrf",
+        "gru",
+        "linalg_",
+        "lstm",
+        "rnn_",
+        "triangular_solve",
+    ),
 )
 """Beginnings of the names of PyTorch's own operations that multiply and are not counted."""
 

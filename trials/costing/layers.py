@@ -167,6 +167,15 @@ def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
     if is_of_user(head):
         as_raw_head(head, len(head.f))
     head.stride = torch.full((head.nl,), 32.0)  # any number: decoding on the meta device only needs one
+    return passed_through(layers, image_size)
+
+
+def passed_through(layers: nn.Sequential, image_size: int) -> list[Traced]:
+    """Run one image through layers on the meta device, whose head has its strides if it needs them.
+
+    Raises:
+        CostError: the model does not take images of that size.
+    """
     image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
     try:
         return trace(layers, image)
