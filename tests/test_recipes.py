@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ def program(folder: Path, name: str, text: str) -> None:
     (folder / name).chmod(0o755)
 
 
-def bash(script: str, folder: Path, *options: str, **environment: str) -> str:
-    """Run a script in which `nas` and `ssh` print what they are called with."""
-    program(folder, "nas", FAKE_NAS)
-    program(folder, "ssh", FAKE_SSH)
+def bash(script: str, folder: Path, *options: str, nas: str = FAKE_NAS, ssh: str = FAKE_SSH, **environment: str) -> str:
+    """Run a script with programs in the place of `nas` and `ssh`, which by default print what they are called with."""
+    program(folder, "nas", nas)
+    program(folder, "ssh", ssh)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", *options, "-c", script]
     done = subprocess.run(
@@ -64,10 +65,17 @@ def test_ssh_starts_a_worker_on_each_machine(tmp_path: Path) -> None:
     assert (tmp_path / "calls").read_text().split() == ["lab1", "lab2"]
 
 
+def test_ssh_does_not_wait_for_the_worker(tmp_path: Path) -> None:
+    script = block("ssh", "bash").replace("/scratch", str(tmp_path))
+    began = time.monotonic()
+    bash(script, tmp_path, nas="#!/bin/sh\nexec sleep 30\n", ssh='#!/bin/sh\nshift\nexec bash -c "$*"\n')
+    assert time.monotonic() - began < 20
+
+
 def test_tasks_of_a_slurm_array_are_machines_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = block("Slurm", "bash")
     called = [
-        bash(script, tmp_path, HOME=str(tmp_path), SLURM_ARRAY_JOB_ID="71", SLURM_ARRAY_TASK_ID=task).splitlines()
+        bash(script, tmp_path, TMPDIR=str(tmp_path), SLURM_ARRAY_JOB_ID="71", SLURM_ARRAY_TASK_ID=task).splitlines()
         for task in ("1", "2")
     ]
     assert {storage for storage, *_ in called} == {"postgresql://nas@db/nas"}

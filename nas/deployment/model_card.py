@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from nas.deployment.formats import ExportedFormat
 from nas.records.record import Record
+from search_spaces.printable import markdown
 
 _FIGURES = {
     "map50_95": ("mAP50-95", "{:.3f}"),
@@ -61,11 +62,12 @@ class ModelCard:
         return "\n".join([_HEAD, *self._lines()]).rstrip() + "\n"
 
     def _lines(self) -> Iterator[str]:
-        what = f"with other operators in it: {self.model.summary}" if self.operators else "as it is"
-        yield f"# {self.title}\n\nA YOLO detector: {self.base}, {what}. Found by neural architecture search with nas.\n"
+        what = f"with other operators in it: {markdown(self.model.summary)}" if self.operators else "as it is"
+        yield f"# {markdown(self.title)}\n"
+        yield f"A YOLO detector: {markdown(self.base)}, {what}. Found by neural architecture search with nas.\n"
         yield from self._table()
-        yield f"\n{self.scored}\n"
-        yield "**Verdict.** " + "\n".join(self.verdict) + "\n"
+        yield f"\n{markdown(self.scored)}\n"
+        yield "**Verdict.** " + "\n".join(map(markdown, self.verdict)) + "\n"
         yield "## Use\n"
         for sentence, language, block in self.usage:
             yield f"{sentence}\n\n```{language}\n{block}\n```\n"
@@ -74,7 +76,7 @@ class ModelCard:
         yield from self._format_lines()
         if self.operators:
             yield "\n## Operators\n"
-            yield from (f"- {name}: {reference}" for name, reference in self.operators.items())
+            yield from (f"- {markdown(name)}: {markdown(reference)}" for name, reference in self.operators.items())
         yield f"\n## Licence\n\n{_LICENCE}\n"
 
     def _table(self) -> Iterator[str]:

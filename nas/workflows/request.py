@@ -192,6 +192,8 @@ class Request(SearchOptions):
         Raises:
             SpecError: the device only emulates bfloat16, or float16 is asked of a CPU.
         """
+        if self.ray is not None and device != CPU:  # the GPUs are on the cluster's machines, and perhaps none is here
+            return self.precision or "fp32"
         if self.precision == "fp16" and device == CPU:
             raise SpecError("precision: fp16 is for GPUs, a CPU emulates it slowly (fp32, or bf16 if the CPU has it)")
         if self.precision == "bf16" and not computes_bf16(device):

@@ -118,6 +118,12 @@ class TestPrecision:
         assert base is not None
         assert {base.precision, requested.budget(space, scenes, device).precision} == {precision}
 
+    def test_the_gpus_of_a_ray_cluster_are_not_looked_for_here(self, scenes: datasets.DataSet) -> None:
+        there = Request(ray="auto", gpus_per_worker=1.0)
+        assert there.budget(load("v9"), scenes, "0").precision == "fp32"
+        asked = Request(ray="auto", gpus_per_worker=1.0, precision="bf16")
+        assert asked.budget(load("v9"), scenes, "0").precision == "bf16"
+
     def test_fp16_is_refused_on_a_cpu(self, scenes: datasets.DataSet) -> None:
         with pytest.raises(SpecError) as error:
             Request(precision="fp16").budget(load("v9"), scenes, "cpu")
