@@ -36,6 +36,7 @@ def join(
     data: str | Path | None = None,
     anyway: bool = False,
     trust: bool = False,
+    patient: bool = False,
     **changes: Any,
 ) -> Study:
     """Return a study whose trials this machine trains together with others; without a folder of it, one is made.
@@ -45,6 +46,8 @@ def join(
         data: path of the data set on this machine; None if it is the same as where the study was begun.
         anyway: join although versions of Python, PyTorch or Ultralytics differ.
         trust: run the users' operator files of the study.
+        patient: wait for a database that does not answer, as is done where this machine has joined before; else that
+            is an error, for the address may be wrong.
         changes: to the run on this machine: workers, device, timeout or trial_memory.
 
     Raises:
@@ -57,7 +60,7 @@ def join(
     folder = study_folder(name, Path(runs))
     address = _address(folder, storage)
     remember(address, addresses.STORAGE, folder)
-    opened = open_storage(address)
+    opened = open_storage(address, patient=patient or (folder / STUDY).is_file())
     make_folder(folder.parent)
     with Lock(folder.parent / BEGINNING_LOCK).held():
         files = SharedFiles(opened, _number_of(name, opened))

@@ -194,7 +194,7 @@ def work(study: str, storage: str, environment: dict[str, str], trusts: bool) ->
     device = "0" if gpus else "cpu"
     try:
         with scratch_folder("ray") as folder:
-            joined = join(study, storage=storage, runs=folder, trust=trusts, device=device, workers=1)
+            joined = join(study, storage=storage, runs=folder, trust=trusts, patient=True, device=device, workers=1)
             supervise(joined, tracks=False)
     except NasError as problem:
         raise WorkerEndedError(f"{socket.gethostname()}: {unwrapped(problem)}") from None

@@ -39,7 +39,8 @@ from nas.study.fetching import fetched
 from nas.study.machines import GRACE, MACHINE_FILE, STOCK_TRAINING, TRACKING, Machines, machine_id
 from nas.study.shared_definition import CONDITIONS
 from nas.study.shared_study import SharedStudy
-from nas.study.storage import study_id
+from nas.study.storage import open_storage, study_id
+from nas.study.storage_retries import RetryingStorage
 from nas.study.study import Study
 from nas.workflows import fsck, fsck_repair, sharing
 from nas.workflows import join as joining
@@ -953,6 +954,20 @@ class TestJoining:
         assert shared(second).machines.id != shared(first).machines.id
         assert json.loads((second.folder / "study.json").read_text())["storage"] == first.file.storage
         assert another().folder == second.folder  # the second time it goes on in its folder
+
+    def test_machine_that_has_joined_before_waits_for_the_database(
+        self, another: Join, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waits: list[bool] = []
+
+        def opened(address: str, *, patient: bool) -> RetryingStorage:
+            waits.append(patient)
+            return open_storage(address, patient=patient)
+
+        monkeypatch.setattr(joining, "open_storage", opened)
+        another()
+        another()
+        assert waits == [False, True]
 
     def test_other_code_or_versions_are_refused_with_both_values(
         self, first: Study, another: Join, tmp_path: Path
