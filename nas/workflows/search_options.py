@@ -328,7 +328,8 @@ class SearchOptions:
             "too; `nas doctor` shows it.",
             panel=_TRAINING,
             metavar="NAME",
-            unset="bf16 on a GPU that supports it, fp16 on an older one with tensor cores, else fp32",
+            unset="bf16 on a GPU that supports it, fp16 on an older one with tensor cores, else fp32; fp32 on a Ray "
+            "cluster, whose GPUs are not known before",
         ),
     ] = None
     deterministic: Annotated[

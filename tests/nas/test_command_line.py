@@ -187,7 +187,7 @@ class TestFormats:
         if not page.is_file():
             pytest.skip("the documents are not part of the wheel")
         (stated,) = re.findall(
-            r"^All commands have it but (.*?)\.$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+            r"^All commands have `--format` but (.*?)\.$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
         )
         assert set(re.findall(r"`nas ([a-z ]+)`", stated)) == set(self.WITHOUT)
 

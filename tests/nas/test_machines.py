@@ -449,6 +449,7 @@ class TestLostMachine:
         begun: list[int] = []
         second = another()
         monkeypatch.setattr(shared_trials, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(shared_trials, "_STORING_SHARE", float("inf"))
         first.set_run(first.file.run.model_copy(update={"trials": 2}))
         monkeypatch.setattr(worker, "evaluate", resumable(score, kill_after=2))
         with pytest.raises(Killed):
@@ -467,6 +468,7 @@ class TestLostMachine:
         begun: list[int] = []
         second = another()
         monkeypatch.setattr(shared_trials, "_CHECKPOINT_SECONDS", 0)
+        monkeypatch.setattr(shared_trials, "_STORING_SHARE", float("inf"))
         monkeypatch.setattr(stock_training, "evaluate", resumable(score, kill_after=1))
         with pytest.raises(Killed):
             run(first)

@@ -95,15 +95,19 @@ def test_the_difference_to_printed_figures_is_explained(name: str) -> None:
     assert counted(name, classes).params == params
     extra: list[float] = []
 
-    def count_extra(module: nn.Module, received: Any, returned: Any) -> None:
-        if isinstance(module, nn.BatchNorm2d):
-            extra.append(4 * returned.numel())
-        elif isinstance(module, nn.ConvTranspose2d) and "26" not in name:
+    def count_norm(_: nn.Module, __: Any, returned: Any) -> None:
+        extra.append(4 * returned.numel())
+
+    def count_transposed(module: Any, received: Any, _: Any) -> None:
+        if "26" not in name:
             extra.append(3 * module.weight.numel() * received[0].shape[-1] ** 2)
 
     model = MODELS.get(name, tasks.SegmentationModel)(name, verbose=False).eval()
-    for module in model.modules():
-        module.register_forward_hook(count_extra)
+    for module in model.modules():  # the activation is one module for all models
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(count_norm)
+        elif isinstance(module, nn.ConvTranspose2d):
+            module.register_forward_hook(count_transposed)
     with torch.no_grad():
         model(torch.zeros(1, 3, 32, 32))
     theirs = 2 * (counted(name, image_size=32).macs + sum(extra)) * (size / 32) ** 2 / 1e9

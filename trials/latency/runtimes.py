@@ -100,10 +100,10 @@ def open_for(profile: DeviceProfile) -> Runtime:
     A profile stands in a table, which may come from anyone: it does not choose a machine that ssh connects to.
 
     Raises:
-        LatencyError: there is no such runtime.
+        LatencyError: it is on another machine.
         EnvironmentProblem: it is not installed.
     """
-    if profile.runtime not in BACKENDS:
+    if "://" in profile.runtime:
         hint = nearest(profile.runtime, BACKENDS)
         raise LatencyError(f"{profile.name}: this machine has no runtime {profile.runtime!r} ({hint})")
     return open_runtime(profile.runtime, device_name=profile.name, **settings_of(profile))
