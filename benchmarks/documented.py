@@ -65,7 +65,8 @@ def filled(command: str) -> str:
 def with_study(command: str) -> str:
     """Return a command with a study, or the plan of a search, which sentences leave out: `nas confirm --seeds 10`."""
     if re.match(r"nas search(?!.*(--space|--refine|--help))", command):
-        return f"{command} --space v9 --data my/data.yaml --dry-run"
+        of_space = "" if "--stock-only" in command else " --space v9 --data my/data.yaml"
+        return f"{command}{of_space} --dry-run"
     named = re.match(r"nas (confirm|export|pareto|trials)(?= --(?!help))", command)
     return command if named is None else f"{named[0]} v9t-my{command[named.end() :]}"
 
