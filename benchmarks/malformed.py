@@ -51,7 +51,7 @@ _PRELOADED = (
         "search_spaces.derive",
     ),
     *("trials.training.full_training", "trials.training.yolo_inputs", "trials.latency.latency_table"),
-    *("ultralytics.cfg", "ultralytics.models.yolo", "trials.contracts", "search_spaces.derive"),
+    *("ultralytics.cfg", "ultralytics.models.yolo", "trials.contracts"),
 )
 
 _FONTS = ("Arial.ttf", "Arial.Unicode.ttf")

@@ -2,7 +2,7 @@
 
 _IMAGE = "source=data/images/val/7.png"
 _SHORT = ("epochs=1", "time=None", "imgsz=32", "batch=4", "workers=0", "device=cpu", "plots=False", "project=PROJECT")
-"""What keeps a command of Ultralytics short, and its files in a folder of the case."""
+"""Arguments that keep a command of Ultralytics short, and its files in a folder of the case."""
 _PLAIN = tuple(word for word in _SHORT if word.startswith(("epochs", "time", "project")))
 
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {

@@ -20,7 +20,7 @@ from nas.study.tracking_state import TrackingState
 from nas.study.trial_records import TrialRecords
 
 _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", TrialState.FAIL: "FAILED"}
-"""Of trials that have ended; another one is a problem of its own."""
+"""Status of a run in MLflow, by the state of its trial; a trial that has not ended is a problem of its own."""
 
 
 def problems_of_study(folder: Path) -> Iterator[str]:

@@ -233,7 +233,7 @@ def claims(one: JudgedFinalist) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What was claimed in one study."""
+    """Claims of the verdict on one study."""
 
     over_all: bool
     over_own: bool

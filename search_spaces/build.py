@@ -183,8 +183,8 @@ def require_passable(document: Mapping[str, Any]) -> None:
     Raises:
         SpecError: a layer does not take its input; the text has the address of its row.
     """
-    head: Any = document["head"][-1] if model_file.has_rows(document) else None
-    if model_file.is_row(head) and (is_detection_head(head[2]) or user_rows.user_class(head) is not None):
+    head = model_file.head(document)
+    if head is not None and (is_detection_head(head[2]) or user_rows.user_class(head) is not None):
         with addressed(document):
             pass_through(skeleton({"nc": 80, **document}, document.get("nc", 80)))
 

@@ -56,6 +56,13 @@ def channels_of(row: Row) -> int:
     return row[3][0]
 
 
+def begins_with_classes(arguments: Any) -> bool:
+    """Return whether arguments of a head begin with the number of classes, or with `nc`."""
+    if not isinstance(arguments, list) or not arguments:
+        return False
+    return arguments[0] == "nc" or (type(arguments[0]) is int and arguments[0] > 0)
+
+
 def classes_of(row: Row, *, form: str = "[nc]") -> Any:
     """Return the first argument of a head, the number of classes or `nc`, which stands for that of the file.
 
@@ -66,7 +73,7 @@ def classes_of(row: Row, *, form: str = "[nc]") -> Any:
         ValueError: it is something else, or there are more arguments than that repository's head has.
     """
     given = row[3]
-    if not given or not (given[0] == "nc" or (type(given[0]) is int and given[0] > 0)):
+    if not begins_with_classes(given):
         raise ValueError(f"the number of classes comes first, {form}")
     if len(given) > len(form.split(",")):
         raise ValueError(f"{form} is expected")

@@ -12,6 +12,7 @@ from search_spaces import (
     auxiliary,
     constructors,
     foreign_files,
+    foreign_module,
     layers,
     model_file,
     pgi,
@@ -125,9 +126,7 @@ def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str
 
 def _takes(head: str, arguments: Any) -> bool:
     """Return whether a head takes the arguments of its row: the number of classes, and what one of ours has besides."""
-    if not isinstance(arguments, list) or not arguments:
-        return False
-    if not (arguments[0] == "nc" or (type(arguments[0]) is int and arguments[0] > 0)):
+    if not foreign_module.begins_with_classes(arguments):
         return False
     try:
         if head in HEADS:

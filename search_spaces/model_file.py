@@ -46,6 +46,12 @@ def has_rows(document: Mapping[str, Any]) -> bool:
     return all(isinstance(document.get(key), list) and document[key] for key in SECTIONS)
 
 
+def head(document: Mapping[str, Any]) -> Any:
+    """Return the last row of a document, a model's head; None if there is none, or it is no row."""
+    last = document["head"][-1] if has_rows(document) else None
+    return last if is_row(last) else None
+
+
 def modules(document: Mapping[str, Any]) -> list[str]:
     """Return the operators' files that a model file names: `nas: {modules: [my.py]}` or `modules: [my.py]`."""
     origin = document.get("nas")

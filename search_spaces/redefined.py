@@ -29,7 +29,7 @@ _TAKEN = layers.ULTRALYTICS | REPLACED_HEADS
 """Names that have a meaning of their own."""
 
 _CHANNELS, _SIZE, _REPEATS = 32, 16, 2
-"""Of the maps and the layers with which two classes are compared."""
+"""Channels and size of the maps, and repeats of the layers, with which two classes are compared."""
 
 _cache: dict[tuple[UserClass, str], bool] = {}
 

@@ -175,7 +175,7 @@ def _blank_of_named(path: str, text: str, qualified_name: str) -> nn.Module:
 
 
 _IN_PLACE_OF_BLANK = (_blank_of_named, f"{user_modules.__name__}._blank")
-"""What restricted loading calls where a checkpoint names the function that runs a text."""
+"""Function that restricted loading calls, and the name in checkpoints that it stands for, which would run a text."""
 
 HEADS = (*model_checks.DETECTION_HEADS, "DualDetect")
 

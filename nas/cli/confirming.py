@@ -7,7 +7,7 @@ import typer
 
 from nas.cli import estimating, measured_files, opening, options, show
 from nas.cli.estimating import Yes
-from nas.cli.fronts import nothing_learned
+from nas.cli.fronts import exporting, nothing_learned
 from nas.cli.images_of_plan import images_of, lines_on_images, opening_images
 from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.measured_files import CalibrationImages, CalibrationSeed, Threads
@@ -289,6 +289,5 @@ def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str
     if verdict.reason and not left:
         steps.append(f"No verdict: {verdict.reason}")
     if verdict.best_trial is not None and not left:
-        export = f"{options.command_for('export', before)} --trial {verdict.best_trial}"
-        steps.append(f"export {'the most accurate' if verdict.cheapest is None else 'it'} with: {export}")
+        steps.append(exporting(verdict, before, verdict.best_trial))
     return steps

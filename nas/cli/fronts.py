@@ -263,8 +263,7 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
     from nas.report.verdicts import UNITS
 
     if verdict is not None and (best := _best_trial(study, records, verdict)) is not None:
-        which = "the most accurate" if verdict.cheapest is None else "it"
-        return [f"export {which} with: {command_for('export', study)} --trial {best}"]
+        return [exporting(verdict, study, best)]
     found = rewarded.best_of(records, study.settings)
     if found is None:
         most_accurate = "export the most accurate with"
@@ -278,6 +277,12 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
         f"best by {rewarded.describe(study.settings)}: trial {record.trial} with {scored}",
         f"export it with: {command_for('export', study)} --trial {record.trial}",
     ]
+
+
+def exporting(verdict: "Verdict", study: "StoredStudy", trial: int) -> str:
+    """Return how to export the trial of a study that its verdict supports; of stock models the line before names it."""
+    which = "the most accurate" if verdict.cheapest is None else "it"
+    return f"export {which} with: {command_for('export', study)} --trial {trial}"
 
 
 def _best_trial(study: "StoredStudy", records: "Sequence[Record]", verdict: "Verdict") -> int | None:

@@ -12,7 +12,6 @@ from nas.records.record import Record
 
 LEAST_SEEDS = 2
 """Fewest pairs for a comparison."""
-_UNFINISHED = {"waiting", "running"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +42,7 @@ class PairedTrainings:
             repeats=sorted(common),
             trainings=trainings,
             planned=planned_seeds(records),
-            unfinished=sum(record.state in _UNFINISHED for record in records),
+            unfinished=sum(record.is_unfinished for record in records),
         )
 
     @property

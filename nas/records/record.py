@@ -92,6 +92,11 @@ class Record(StoredOutcome):
         return self.ending == Ending.FINISHED
 
     @property
+    def is_unfinished(self) -> bool:
+        """True if the trial waits in the queue, or runs, or was killed in its run and not recovered yet."""
+        return self.state in {"waiting", "running"}
+
+    @property
     def status(self) -> str:
         """Ending of the trial; while it has none, `interrupted` or Optuna's state."""
         return self.ending or ("interrupted" if self.state == "fail" else self.state)

@@ -26,7 +26,7 @@ class Confirmation:
     @property
     def left(self) -> int:
         """Number of trainings that have not ended."""
-        return sum(record.state in {"waiting", "running"} for record in self.records)
+        return sum(record.is_unfinished for record in self.records)
 
     @property
     def has_ended(self) -> bool:

@@ -135,7 +135,7 @@ class Slope:
 
     @property
     def gain_in_words(self) -> str:
-        """Whose gain it is, and how much."""
+        """Gain in words, with the member whose stock model gains it."""
         return f"the stock model{f' of {self.member}' if self.member else ''} {self.amount}"
 
     @property

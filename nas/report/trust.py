@@ -122,7 +122,7 @@ class Trust(InWords):
 
     @property
     def _bar(self) -> str:
-        """What gains stand beside, in words."""
+        """Stock models that gains are measured from, in words."""
         return "the stock models at equal cost" if self.members else "stock"
 
     @property

@@ -16,7 +16,6 @@ from nas.study.stored_files import temporary_files, trial_folders, uploads
 from search_spaces.files import leftovers
 from trials.scores import Ending
 
-_PENDING = {"waiting", "running"}
 _BROKEN = Ending.BROKEN.value
 
 
@@ -30,7 +29,7 @@ def trials_with_weights(records: Sequence[Record], objectives: Sequence[str], *,
     """
     ended = [record.trial for record in records if record.ending is not None]
     front = {record.trial for record in pareto_front_of(records, objectives)}
-    others = {record.trial for record in records if record.role == "stock" or record.state in _PENDING}
+    others = {record.trial for record in records if record.role == "stock" or record.is_unfinished}
     return front | others | set(ended[max(0, len(ended) - latest) :])
 
 
@@ -41,7 +40,7 @@ def trials_with_checkpoint(records: Sequence[Record]) -> set[int]:
     a retry has the same architecture and seed, and takes over the checkpoint. A broken trial is retried once.
     """
     attempts = Counter(_training(record) for record in records)
-    pending = {_training(record) for record in records if record.state in _PENDING}
+    pending = {_training(record) for record in records if record.is_unfinished}
     return {
         record.trial
         for record in records
@@ -73,7 +72,7 @@ def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]
             yield files.weights
         if record.trial not in checkpoints and files.checkpoint.is_file():
             yield files.checkpoint
-        if record.state not in _PENDING:
+        if not record.is_unfinished:
             written = files.weights, files.checkpoint, files.judged, files.outcome
             yield from (left for path in written for left in leftovers(path))
     yield from sorted((folder / "workers").glob("*.log"))

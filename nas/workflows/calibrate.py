@@ -62,13 +62,13 @@ class Size:
 
     @property
     def short_in_words(self) -> str:
-        """What is trained with two seeds."""
+        """Models that are trained with two seeds, in words."""
         several = f"{self.stocks} stock models and a neighbour of each"
         return f"{'the stock model and two neighbours' if self.stocks == 1 else several} with two seeds"
 
     @property
     def longer_in_words(self) -> str:
-        """What is trained longer."""
+        """Models that are trained three times as long, in words."""
         return "the stock model" if self.stocks == 1 else "the stock models"
 
 

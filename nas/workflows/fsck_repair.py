@@ -17,8 +17,8 @@ from nas.study.links import require_no_links_out
 from nas.study.study import Study
 from nas.study.tracking_state import TrackingState
 from nas.workflows.fsck import Show, StudyCheck, check, check_study
-from nas.workflows.running import tracker_of
-from search_spaces.errors import EnvironmentProblem, StudyError
+from nas.workflows.running import send_missing
+from search_spaces.errors import StudyError
 from search_spaces.files import write_atomically
 
 _OUTCOME_FIELDS = tuple(field.name for field in fields(StoredOutcome))
@@ -200,8 +200,4 @@ def _repair_mlflow(study: Study, checked: StudyCheck) -> None:
     for run_id, number in {f.run: f.trial for f in checked.findings if f.repair is Repair.REWRITE_RUN}.items():
         if number is not None:
             runs.rewrite(found[run_id], by_number[number], checked.epochs.get(number, ()))
-    tracker = tracker_of(study, activity="the repair")
-    if tracker is None:
-        raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
-    at_work = any(record.state == "running" for record in records)
-    tracker.send(records, unfinished=at_work or study.unfinished_trials(records) > 0)
+    send_missing(study, records, activity="the repair")

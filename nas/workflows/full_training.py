@@ -51,9 +51,8 @@ def resume(study: Study, words: Sequence[str], *, trial: int | None) -> FullTrai
     found = unfinished(study.folder, trial, name=study.name)
     require_writable_within(study.folder, found.folder)
     restore_checkpoints(found.folder / "weights")
-    user_modules.load_all(
-        map(str, sorted((study.folder / MODULES).glob("*"))), None
-    )  # the checkpoint names their classes
+    copies = sorted((study.folder / MODULES).glob("*"))
+    user_modules.load_all(map(str, copies), None)  # the checkpoint names their classes
     yolo_command.run(["train", f"model={found.last}", "resume=True", *words])
     return _finished(study.folder, found.folder)
 

@@ -159,12 +159,16 @@ def sync(study: Study) -> None:
     running = StudyError(f"{study.name} is running in another process, which sends what is missing itself")
     with study.supervision_lock.held_at_once(running):
         identity.verify(study)
-        tracker = tracker_of(study)
-        if tracker is None:
-            raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
-        records = study.records()
-        at_work = any(record.state == "running" for record in records)
-        tracker.send(records, unfinished=at_work or study.unfinished_trials(records) > 0)
+        send_missing(study, study.records())
+
+
+def send_missing(study: Study, records: Sequence[Record], *, activity: str = "the search") -> None:
+    """Write what MLflow lacks of a study's records, and end its runs there; the supervision lock is held.
+
+    Raises:
+        EnvironmentProblem: MLflow cannot be used.
+    """
+    _require_tracker(study, activity).send(records, unfinished=study.unfinished_trials(records) > 0)
 
 
 def register(study: Study, trial: int, name: str) -> str:
@@ -178,9 +182,7 @@ def register(study: Study, trial: int, name: str) -> str:
         EnvironmentProblem: MLflow cannot be used, or does not have the trial yet.
     """
     identity.verify_unless_running(study)
-    tracker = tracker_of(study, activity="the export")
-    if tracker is None:
-        raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
+    tracker = _require_tracker(study, "the export")
     return tracker.register(find_record(study.records(), trial, study=study.name), name)
 
 
@@ -222,6 +224,13 @@ def _epoch_callback(training: StockTraining, show: Callable[[StockTraining, int]
         return True
 
     return go_on
+
+
+def _require_tracker(study: Study, activity: str) -> "Tracker":
+    tracker = tracker_of(study, activity=activity)
+    if tracker is None:
+        raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
+    return tracker
 
 
 def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None":

@@ -217,8 +217,8 @@ def _require_harmless(path: Path) -> None:
 def _require_model(path: Path) -> None:
     """Refuse a model file with mistakes; leave models for other tasks to Ultralytics."""
     document = read_yaml(path)
-    head: Any = document["head"][-1] if model_file.has_rows(document) else None
-    if not _has_users_head(document) and model_file.is_row(head) and not model_checks.is_detection_head(head[2]):
+    head = model_file.head(document)
+    if head is not None and not _is_users(head) and not model_checks.is_detection_head(head[2]):
         return
     document = model_reader.model_document(str(path))
     try:
@@ -229,24 +229,19 @@ def _require_model(path: Path) -> None:
         raise error.within(path.name) from None
 
 
-def _has_users_head(document: Mapping[str, Any]) -> bool:
-    """Return whether the last row of a document names a class of a file that the user has named."""
-    head: Any = document["head"][-1] if model_file.has_rows(document) else None
-    return model_file.is_row(head) and user_rows.user_class(head) is not None
+def _is_users(head: Any) -> bool:
+    """Return whether a row is there and names a class of a file that the user has named."""
+    return head is not None and user_rows.user_class(head) is not None
 
 
 def with_task(arguments: Sequence[str]) -> list[str]:
     """Return the arguments with `task=detect` where a model file has a head of the user, whose name may not say it."""
     given = dict(_pairs(arguments))
     path = Path(given.get("model", ""))
-    if (
-        "task" in given
-        or path.suffix.lower() not in _YAML
-        or not is_plain(path)
-        or not _has_users_head(read_yaml(path))
-    ):
-        return [*arguments]
-    return [*arguments, "task=detect"]
+    is_file = path.suffix.lower() in _YAML and is_plain(path)
+    if "task" not in given and is_file and _is_users(model_file.head(read_yaml(path))):
+        return [*arguments, "task=detect"]
+    return [*arguments]
 
 
 def _require_data(path: Path) -> None:
