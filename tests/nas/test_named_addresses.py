@@ -13,6 +13,7 @@ from nas import addresses
 from nas.cli import app
 from nas.execution.worker import Worker
 from nas.records.record import Record
+from nas.study import storage_retries
 from nas.study.named_addresses import remember, require_named
 from nas.study.study import Study
 from nas.workflows import begin, running
@@ -145,11 +146,16 @@ class TestStorage:
 
     @pytest.mark.parametrize("command", [begin.resume, join])
     def test_option_names_it_once_for_all(
-        self, command: Callable[..., Study], foreign: Callable[..., Study], server: Server
+        self,
+        command: Callable[..., Study],
+        foreign: Callable[..., Study],
+        server: Server,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         pytest.importorskip("psycopg")
+        monkeypatch.setattr(storage_retries, "PATIENCE_SECONDS", 0.0)  # a machine that has joined before would wait
         study = foreign(storage=server.database)
-        with pytest.raises(EnvironmentProblem, match="cannot be opened"):
+        with pytest.raises(EnvironmentProblem, match=r"cannot be opened|does not answer"):
             command("small", runs=study.folder.parent, storage=server.database)
         assert server.calls == 1
         assert nas("status", "small", study=study).exit_code == 2
