@@ -6,6 +6,7 @@ Nothing here does anything in a study of one machine.
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -158,6 +159,13 @@ class EpochPublisher:
         with self._study.storage.engine.connect() as connection:
             state = connection.execute(_STATE, {"trial": self._trial._trial_id}).scalar()  # noqa: SLF001 - Optuna's storages take it
         return str(getattr(state, "name", state)) == TrialState.RUNNING.name
+
+
+def hand_over(study: Study, files: TrialFiles) -> None:
+    """Store the checkpoint of a training that is interrupted, for the machine that goes on, if the storage answers."""
+    if study.shared is not None:
+        with suppress(SQLAlchemyError):
+            study.shared.publish_at_once(files.checkpoint)
 
 
 def end(study: Study, trial: Trial, outcome: Outcome) -> None:

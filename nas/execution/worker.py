@@ -148,6 +148,9 @@ class Worker:
                 except StockTrainingTaken as taken:
                     log.info("%s", taken)
                     return
+                except KeyboardInterrupt:
+                    shared_trials.hand_over(self.study, training.files)
+                    raise
             sharing.publish()
             log.info("%s: %s %s", training.title, outcome.ending, outcome.detail)
 
@@ -200,6 +203,7 @@ class Worker:
             except (KeyboardInterrupt, NasError) as error:  # of this machine or the data, not of the architecture
                 if files.outcome.is_file():
                     raise _LeftRunning(error) from None
+                shared_trials.hand_over(self.study, files)
                 retry(self.study, trial.number, str(error) or "interrupted")
                 raise
             except UpdateFinishedTrialError:  # a machine that this one could not reach for long has given it away

@@ -135,11 +135,18 @@ class Killed(BaseException):
     """Ends a worker as `kill -9` does: nothing catches it."""
 
 
-def resumable(score: Score, *, kill_after: int | None = None, begun: list[int] | None = None) -> Score:
+def resumable(
+    score: Score,
+    *,
+    kill_after: int | None = None,
+    by: type[BaseException] = Killed,
+    begun: list[int] | None = None,
+) -> Score:
     """Stand-in for a training whose checkpoint is the number of its epochs.
 
     Args:
         kill_after: epoch after which its worker is killed.
+        by: what is raised then.
         begun: list to which is appended with how many epochs each training begins.
     """
 
@@ -154,7 +161,7 @@ def resumable(score: Score, *, kill_after: int | None = None, begun: list[int] |
                 file.write_text(str(number))
             goes_on = go_on(number, epoch)
             if number == kill_after:
-                raise Killed
+                raise by
             return goes_on
 
         return score(architecture, budget, folder, trained, **{"limits": Limits(), **named})
@@ -461,6 +468,32 @@ class TestLostMachine:
         assert begun == [2, 0]
         assert second.optuna_trials()[1].user_attrs[RETRY_OF] == 0
         assert [epoch.epoch for epoch in second.files(1).read_epochs()] == [1, 2, 3]
+
+    def test_machine_that_is_stopped_stores_the_checkpoint_of_its_trial_for_the_others(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
+    ) -> None:
+        begun: list[int] = []
+        second = another()
+        first.set_run(first.file.run.model_copy(update={"trials": 2}))
+        monkeypatch.setattr(worker, "evaluate", resumable(score, kill_after=2, by=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(first)
+        monkeypatch.setattr(worker, "evaluate", resumable(score, begun=begun))
+        run(second)
+        assert begun == [2, 0]
+
+    def test_machine_that_is_stopped_stores_the_checkpoint_of_a_stock_model_for_the_others(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
+    ) -> None:
+        begun: list[int] = []
+        second = another()
+        monkeypatch.setattr(stock_training, "evaluate", resumable(score, kill_after=1, by=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(first)
+        shared(first).machines.end()
+        monkeypatch.setattr(stock_training, "evaluate", resumable(score, begun=begun))
+        train_stock_model(second)
+        assert begun == [1]
 
     def test_stock_model_of_a_lost_machine_goes_on_after_the_last_stored_epoch(
         self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
