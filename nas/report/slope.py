@@ -33,8 +33,6 @@ from nas.words import decimal, digits_of, with_unit
 
 _LEAST = 4
 """Fewest architectures of which a typical difference is reported."""
-BUDGET_LATER = f"how many epochs are enough is told from {_LEAST} architectures on"
-"""Words in the place of a budget while the differences between candidates are not known."""
 _MOST_PAIRED = 1000
 _ONE_SIDED = 0.95
 
@@ -136,7 +134,7 @@ class Slope:
     @property
     def gain_in_words(self) -> str:
         """Gain in words, with the member whose stock model gains it."""
-        return f"the stock model{f' of {self.member}' if self.member else ''} {self.amount}"
+        return f"the stock model{self._of_member} {self.amount}"
 
     @property
     def sentence(self) -> str:
@@ -154,10 +152,19 @@ class Slope:
         return f"{gained}, beside {beside}: {_NOT_TOLD}{self._remedy}"
 
     @property
+    def budget_later(self) -> str:
+        """Words in the place of a budget while the differences between candidates, of the member, are not known."""
+        return f"how many epochs are enough is told from {_LEAST} architectures{self._of_member} on"
+
+    @property
+    def _of_member(self) -> str:
+        return f" of {self.member}" if self.member else ""
+
+    @property
     def _consequence(self) -> str:
         """Consequence of a steep stock model: for the candidates, and once they are known for the budget."""
         if self.advised is None:
-            return f"candidates that differ by less are ranked by how fast they learn; {BUDGET_LATER}"
+            return f"candidates that differ by less are ranked by how fast they learn; {self.budget_later}"
         least = "at least " if self.advised.is_lower_bound else ""
         return f"this ranking favours what learns fast; use {least}{self.advised.options}"
 

@@ -16,7 +16,7 @@ from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
 from nas.report.in_words import InWords
 from nas.report.noise_in_words import by_number, least_differences, noise_in_words, shown_by_search
-from nas.report.slope import BUDGET_LATER, Slope, Steepness
+from nas.report.slope import Slope, Steepness
 from nas.report.verdict import CHOSEN_BY, SAMPLE_COUNTS
 from nas.words import with_unit
 
@@ -244,7 +244,7 @@ class Trust(InWords):
             )
             return f"budget: at least {grown.options}"
         if self.slope is not None and self.slope.favours_fast and self.slope.advised is None:
-            return f"budget: longer; {BUDGET_LATER}"
+            return f"budget: longer; {self.slope.budget_later}"
         longer = self._longer
         seeds = self.seeds if self.noise is None else max(self.seeds, seeds_that_detect(self.noise))
         if longer is not None or seeds != self.seeds:

@@ -4,8 +4,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-
-from optuna.trial import FrozenTrial
+from typing import Any
 
 from nas.study.storage import study_id
 from nas.study.study import Study
@@ -69,14 +68,13 @@ def _stock_choices(study: Study) -> Mapping[str, str]:
         of_study = study_id(study.storage, study.file.name)
         for number in range(max(1, len(study.settings.members))):
             trial = study.storage.get_trial(study.storage.get_trial_id_from_study_id_trial_number(of_study, number))
-            found |= _choices_of(trial)
+            found |= _choices_of({**trial.system_attrs.get("fixed_params", {}), **trial.params})
     except (KeyError, NasError) as problem:  # a full training may be logged where the storage is out of reach
         _log.debug("MLflow is not sent all stock choices of %s: %s", study.name, problem)
     return found
 
 
-def _choices_of(trial: FrozenTrial) -> Mapping[str, str]:
-    values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+def _choices_of(values: Mapping[str, Any]) -> Mapping[str, str]:
     operators = {name: STOCK.operator for name in values if name.endswith(_OPERATOR)}
     is_stock = all(values[name] == STOCK.operator for name in operators)
     factors = {name: f"{value:g}" for name, value in values.items() if name.startswith(f"{MACRO}.") and is_stock}

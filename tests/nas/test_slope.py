@@ -67,6 +67,12 @@ class TestSlope:
         )
         assert found.advised is None
 
+    def test_architectures_of_another_member_tell_no_budget(self) -> None:
+        found = slope(settings(), [record(0, 0.514)], base=0.479, member="v9t")
+        assert found is not None
+        assert found.sentence.startswith("the stock model of v9t still gains 3.5 points")
+        assert found.sentence.endswith("; how many epochs are enough is told from 4 architectures of v9t on")
+
     def test_flat_stock_model_is_long_enough(self) -> None:
         found = slope(settings(), [*CANDIDATES, record(3, 0.526)], base=0.510)
         assert found is not None

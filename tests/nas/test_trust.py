@@ -423,6 +423,10 @@ class TestBudget:
             ({"slope": replace(FLAT, high=0.9)}, "budget: as it is (whether it is long enough cannot be told)"),
             ({"noise": replace(NOISE, deviation=0.3)}, "budget: --base-epochs 9 --epochs 3 --seeds 2"),
             ({"slope": STEEP}, "budget: longer; how many epochs are enough is told from 4 architectures on"),
+            (
+                {"slope": replace(STEEP, member="v9t")},
+                "budget: longer; how many epochs are enough is told from 4 architectures of v9t on",
+            ),
             ({"slope": replace(STEEP, architectures=4)}, "budget: --base-epochs 24 --epochs 8 --seeds 1"),
             ({"noise": replace(NOISE, deviation=3.0)}, "budget: --base-epochs 18 --epochs 6 --seeds 3"),
         ],
