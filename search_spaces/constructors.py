@@ -29,7 +29,7 @@ class Reading:
     """One way to read the arguments of a row.
 
     Attributes:
-        arguments: of the constructor.
+        arguments: of the constructor; the word `nc` stands for the number of classes of a head.
         written: arguments of a row that is read the same where no factor scales channels.
         has_channels: whether the first of `written` are output channels, which a width scales.
         takes_repeats: whether the repeats are among the arguments; else the layer is repeated.
@@ -39,6 +39,10 @@ class Reading:
     written: tuple[Any, ...]
     has_channels: bool = False
     takes_repeats: bool = False
+
+    def given(self, classes: Any) -> tuple[Any, ...]:
+        """Return the arguments for a number of classes."""
+        return tuple(classes if one == "nc" else one for one in self.arguments)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ puts both in the place of Ultralytics' own.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -89,9 +90,8 @@ def parse_model(
     with errors_with_address(document, CONSTRUCTOR_ERRORS):
         placed = placing.place(stock_parse_model, stock, channels)
         built, save = stock_parse_model(placed_layers.with_stand_ins(stock, placed), channels, verbose)
-        save = placed_layers.put(placed, stock, built, save)
-    if stock.get("activation"):
-        _activate([built[index] for index, one in placed.items() if one.found.source is None], built)
+        with placed_layers.activated_as(built) if stock.get("activation") else nullcontext():
+            save = placed_layers.put(placed, stock, built, save)
     with addressed(document):
         before = _channels_before(built, channels, lowered)
     for index, row in lowered.items():
@@ -107,16 +107,12 @@ def parse_model(
     return built, save
 
 
-_WITH_LIGHT_HEAD = {"A2C2f", "C2fCIB", "C3k2"}
-"""Blocks of the families whose heads have depthwise convolutions for the classes: with them `legacy` is False."""
-
-
 def _set_branches_of_head(document: Mapping[str, Any]) -> None:
     """Set the attribute by which a user's subclass of `Detect` builds its branches, as the parser does for `Detect`."""
     found = user_rows.user_class(document["head"][-1])
     head: Any = found.module if found is not None else None
     if head is not None and issubclass(head, Detect):
-        head.legacy = all(row[2] not in _WITH_LIGHT_HEAD for _, row in model_file.addressed(document))
+        head.legacy = placed_layers.has_plain_branches(row[2] for _, row in model_file.addressed(document))
 
 
 def _activation(written: Any) -> str:
@@ -124,20 +120,6 @@ def _activation(written: Any) -> str:
         return layers.activation(written)
     except SpecError as error:
         raise error.within("activation") from None
-
-
-def _activate(ours: Sequence[nn.Module], built: nn.Sequential) -> None:
-    """Give the layers that stand for another repository's the activation of the file, as its parser would.
-
-    The parser has reset Ultralytics' default by now; a convolution that it has built has the activation.
-    """
-    inside = {id(layer) for one in ours for layer in one.modules()}
-    activations = (one.act for one in built.modules() if isinstance(one, Conv) and id(one) not in inside)
-    activation = next((one for one in activations if not isinstance(one, nn.Identity)), None)
-    for one in ours:
-        for layer in one.modules():
-            if isinstance(layer, Conv) and activation is not None:
-                layer.act = activation
 
 
 def _head(stock: Any, row: Sequence[Any]) -> nn.Module:

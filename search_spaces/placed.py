@@ -1,8 +1,8 @@
 """Layers of users' classes in a built model: where they stand, what they were built of, and what they return."""
 
 import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from ultralytics.nn.modules import Conv
 
 from search_spaces import model_file
 from search_spaces.build import replace_layer
@@ -26,6 +27,7 @@ class Placed:
     """Layer of a user's class.
 
     Attributes:
+        given: arguments of the constructor for this document's classes.
         repeats: copies in a row, where the class does not take them as an argument.
         channels: of the map that it returns; a tuple of those of several maps.
         summary: of what was built, and what it makes of which maps.
@@ -33,13 +35,14 @@ class Placed:
 
     found: UserClass
     reading: Reading
+    given: tuple[Any, ...]
     repeats: int
     channels: int | tuple[int, ...]
     summary: str
 
     def build(self) -> nn.Module:
         """Build the layer on the device of the context."""
-        return build(self.found.module, self.reading, self.repeats)
+        return build(self.found.module, self.given, self.repeats)
 
 
 PLACED: WeakKeyDictionary[nn.Module, Placed] = WeakKeyDictionary()
@@ -117,18 +120,39 @@ def notes(built: nn.Sequential) -> list[str]:
     ]
 
 
-def build(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
+def build(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
     """Build a layer on the device of the context; one whose constructor needs numbers is moved to the meta device."""
     with redirect_stdout(sys.stderr):
         try:
-            return _copies(module, reading, repeats)
+            return repeated(module, given, repeats)
         except (RuntimeError, NotImplementedError):
             if torch.get_default_device().type != "meta":
                 raise
         with torch.device("cpu"):
-            return _copies(module, reading, repeats).to("meta")
+            return repeated(module, given, repeats).to("meta")
 
 
-def _copies(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
-    copies = [module(*deepcopy(reading.arguments)) for _ in range(repeats)]
-    return nn.Sequential(*copies) if repeats > 1 else copies[0]
+def repeated(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
+    """Build a layer, or as many copies of it in a row."""
+    built = [module(*deepcopy(list(given))) for _ in range(repeats)]
+    return nn.Sequential(*built) if repeats > 1 else built[0]
+
+
+@contextmanager
+def activated_as(built: nn.Module) -> Iterator[None]:
+    """Let Ultralytics' convolutions that are built meanwhile have the activation of those in a model.
+
+    The parser sets the default that a file's `activation:` asks for, and resets it before it returns.
+    """
+    default = Conv.default_act
+    activations = (one.act for one in built.modules() if isinstance(one, Conv) and not isinstance(one.act, nn.Identity))
+    Conv.default_act = next(activations, default)
+    try:
+        yield
+    finally:
+        Conv.default_act = default
+
+
+def has_plain_branches(modules: Iterable[str]) -> bool:
+    """Return the attribute `legacy` of a head, as Ultralytics' parser sets it for a model with these modules."""
+    return not {"A2C2f", "C2fCIB", "C3k2"} & set(modules)

@@ -8,7 +8,6 @@ reading of its arguments with which it takes the maps that arrive. What it retur
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from ultralytics.utils.ops import make_divisible
 
 from search_spaces import constructors, model_file, user_rows
-from search_spaces.constructors import Place, Reading
+from search_spaces.constructors import Place
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.meta_device import passed
 from search_spaces.operators.user_classes import UserClass
@@ -116,13 +115,10 @@ class _Placing:
         try:
             with warnings.catch_warnings(action="ignore"):  # of readings that are tried and not taken
                 placed, returned = self._first_that_works(
-                    found, place, self._evaluated(arguments), received, is_head=is_head
+                    found, place, self._evaluated(arguments, is_head=is_head), received, is_head=is_head
                 )
         except SpecError as error:
             raise error.within(self._addresses[index]) from None
-        if is_head:  # the number of classes stays open
-            written = ["nc" if raw == "nc" else one for raw, one in zip(arguments, placed.reading.written, strict=True)]
-            placed = replace(placed, reading=replace(placed.reading, written=tuple(written)))
         self._placed[index] = placed
         self._features.append(returned)
 
@@ -146,9 +142,10 @@ class _Placing:
         x = list(received) if place.reads_list else received[0]
         for reading in options:
             repeats = 1 if reading.takes_repeats else place.repeats
-            call = f"{found.name}({', '.join(map(repr, reading.arguments))})"
+            given = reading.given(self._document.get("nc"))
+            call = f"{found.name}({', '.join(map(repr, given))})"
             try:
-                layer = _built_on_meta(found.module, reading, repeats)
+                layer = _built_on_meta(found.module, given, repeats)
                 returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
                 channels = 0 if is_head else _returned_channels(returned)
             except Exception as error:
@@ -159,7 +156,10 @@ class _Placing:
             copies = f", {repeats} times" if repeats > 1 else ""
             made = "predictions" if is_head else _shown([returned])
             summary = f"{call}{copies}: {_shown(received)} to {made}"
-            return Placed(found=found, reading=reading, repeats=repeats, channels=channels, summary=summary), returned
+            placed = Placed(
+                found=found, reading=reading, given=given, repeats=repeats, channels=channels, summary=summary
+            )
+            return placed, returned
         raise SpecError(_untold(found, place, arguments, tried))
 
     def _image(self) -> Tensor:
@@ -184,15 +184,15 @@ class _Placing:
         _, width, most = self._factors()
         return channels if channels == self._document.get("nc") else int(make_divisible(min(channels, most) * width, 8))
 
-    def _evaluated(self, arguments: Sequence[Any]) -> list[Any]:
-        """Evaluate words as `parse_model` does: `nc` is the number of classes, `None` is None."""
-        variables = {"nc": self._document.get("nc")}
+    def _evaluated(self, arguments: Sequence[Any], *, is_head: bool) -> list[Any]:
+        """Evaluate words as `parse_model` does: `None` is None, and `nc`, which stays open in a head, the classes."""
+        variables = {"nc": "nc" if is_head else self._document.get("nc")}
         return [variables.get(one, model_file.evaluated(one)) if isinstance(one, str) else one for one in arguments]
 
 
-def _built_on_meta(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
+def _built_on_meta(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
     with torch.device("meta"):
-        built = build(module, reading, repeats).eval()
+        built = build(module, given, repeats).eval()
     if any(isinstance(one, UninitializedParameter) for one in built.parameters()):
         raise SpecError(
             "it has lazy layers, whose channels show after a first pass only (nn.Conv2d, not nn.LazyConv2d)"

@@ -6,6 +6,7 @@ their text and comments. A name that stands for different things in different fi
 
 import ast
 import builtins
+import importlib
 import re
 import sys
 from collections import defaultdict
@@ -139,8 +140,11 @@ class _Needed:
                     self.before[file].add(symbol.file)
                 self.add(symbol)
 
-    def _resolve(self, file: SourceFile, name: str) -> Symbol | None:
+    def _resolve(self, file: SourceFile, name: str, *, through: tuple[SourceFile, ...] = ()) -> Symbol | None:
         """Return what a name at the top level of a file stands for; None for a builtin or a local name.
+
+        Args:
+            through: files whose `import *` have led to this one.
 
         Raises:
             SpecError: it stands for a whole module of those that are copied, or for nothing.
@@ -149,7 +153,7 @@ class _Needed:
             return Definition(file=file, name=name)
         imported = file.imports.get(name)
         if imported is None:
-            return None
+            return self._resolve_starred(file, name, (*through, file))
         source = self.find(imported.module)
         if source is None:
             return imported
@@ -160,6 +164,30 @@ class _Needed:
                 "only such can be copied (from module import name)"
             )
         return found
+
+    def _resolve_starred(self, file: SourceFile, name: str, through: tuple[SourceFile, ...]) -> Symbol | None:
+        """Return what a name stands for that `from module import *` may have brought; None if none did."""
+        if name.startswith("_"):
+            return None
+        found: Symbol | None
+        for module in file.starred:
+            source, found = self.find(module), None
+            if source is None:
+                found = _of_library(module, name)
+            elif source not in through:
+                found = self._resolve(source, name, through=through)
+            if found is not None:
+                return found
+        return None
+
+
+def _of_library(module: str, name: str) -> Imported | None:
+    try:
+        library = importlib.import_module(module)
+    except ImportError:  # the file has run without it
+        return None
+    offered = getattr(library, "__all__", vars(library))
+    return Imported(module=module, name=name) if name in offered else None
 
 
 def _require_copyable(file: SourceFile, statement: Statement, find: Callable[[str], SourceFile | None]) -> None:

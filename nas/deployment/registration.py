@@ -1,6 +1,7 @@
-"""Let Ultralytics build rows with operators: the part of a standalone `modules.py` that is equal for every model."""
+"""Let Ultralytics build rows of a standalone `modules.py`: the part of that file that is equal for every model."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import wraps
@@ -9,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Detect
 
-from search_spaces.build import put
+from search_spaces.build import put, replace_layer
 from search_spaces.hosts import Channels, sites_in
 from search_spaces.operators.record import SiteKind
+from search_spaces.placed import STAND_IN, activated_as, has_plain_branches, repeated
 
 _WITHOUT_CHANNELS = ("nn.Upsample", "nn.Identity", "Concat")
 """Modules whose rows and layers do not say how many channels they get."""
@@ -35,25 +38,61 @@ class Row:
     defaults: Mapping[str, Any]
 
 
-def register(rows: Mapping[str, Row]) -> None:
-    """Let Ultralytics' `parse_model` read these rows, by their names in model files."""
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Row of a class as it stands: `[from, repeats, NAME, [its arguments, {channels: behind the layer}]]`."""
+
+    source: int | list[int]
+    repeats: int
+    module: type[nn.Module]
+    arguments: list[Any]
+
+
+def register(rows: Mapping[str, Row], layers: Mapping[str, type[nn.Module]]) -> None:
+    """Let Ultralytics' `parse_model` read rows with operators, and classes as they stand, by names in model files."""
     stock_parse_model = tasks.parse_model
 
     @wraps(stock_parse_model)
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> Any:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        stock, ours = deepcopy(d), {}
-        for index, written in enumerate(stock["backbone"] + stock["head"]):
-            if written[2] in rows:
+        stock, ours, theirs = deepcopy(d), {}, {}
+        every = stock["backbone"] + stock["head"]
+        for index, written in enumerate(every):
+            if written[2] in layers:
+                theirs[index], channels = _layer(written, layers, d["nc"])
+                written[:] = [-1, 1, STAND_IN, [channels, 0]]
+            elif written[2] in rows:
                 row, (*arguments, given) = rows[written[2]], written[3]
                 ours[index] = row, {**row.defaults, **given}
                 written[2:] = [row.stock, arguments]
-        layers, save = stock_parse_model(stock, ch, verbose)
+        built, save = stock_parse_model(stock, ch, verbose)
+        is_plain = has_plain_branches(row[2] for row in every)
+        with activated_as(built) if stock.get("activation") else nullcontext():
+            for index, layer in theirs.items():
+                built[index] = _of_class(built[index], layer, is_plain=is_plain)
+                sources = [layer.source] if isinstance(layer.source, int) else layer.source
+                save = sorted([*save, *(one % index for one in sources if one != -1)])
         for index, (row, parameters) in ours.items():
-            c_in = _channels_before(layers, index, ch) if row.stock in _WITHOUT_CHANNELS else 0
-            layers[index] = _with_operator(layers[index], row, parameters, c_in)
-        return layers, save
+            c_in = _channels_before(built, index, ch) if row.stock in _WITHOUT_CHANNELS else 0
+            built[index] = _with_operator(built[index], row, parameters, c_in)
+        return built, save
 
     tasks.parse_model = parse_model
+
+
+def _layer(written: list[Any], layers: Mapping[str, type[nn.Module]], classes: int) -> tuple[Layer, Any]:
+    """Return the layer that a row describes, and the channels behind it."""
+    source, repeats, name, (*given, behind) = written
+    arguments = [classes if one == "nc" else one for one in given]
+    return Layer(source=source, repeats=repeats, module=layers[name], arguments=arguments), behind["channels"]
+
+
+def _of_class(stand_in: Any, layer: Layer, *, is_plain: bool) -> nn.Module:
+    """Return the layer in the place of Ultralytics' that said the channels behind it."""
+    module: Any = layer.module
+    if issubclass(module, Detect):
+        module.legacy = is_plain
+    stand_in.f = layer.source
+    return replace_layer(stand_in, repeated(module, layer.arguments, layer.repeats))
 
 
 def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_in: Channels) -> nn.Module:

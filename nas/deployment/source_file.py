@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from search_spaces.errors import SpecError
-
 _CHECKS = re.compile(r" *# (?:noqa|type: ignore).*$", re.MULTILINE)
 """Remarks for linters and type checkers."""
 
@@ -83,11 +81,7 @@ class SourceFile:
 
     @cached_property
     def imports(self) -> dict[str, Imported]:
-        """Imported objects by the name that is bound at the top level.
-
-        Raises:
-            SpecError: an import binds all names of a module.
-        """
+        """Imported objects by the name that is bound at the top level, without those of `import *`."""
         found: dict[str, Imported] = {}
         for node in _flat(self.tree.body):
             if isinstance(node, ast.Import):
@@ -95,11 +89,18 @@ class SourceFile:
                     bound = alias.asname or alias.name.partition(".")[0]
                     found[bound] = Imported(module=alias.name if alias.asname else bound, name=None)
             elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    if alias.name == "*":
-                        raise SpecError(f"{self.label}, line {node.lineno}: name what is imported, instead of *")
-                    found[alias.asname or alias.name] = Imported(module=self._absolute(node), name=alias.name)
+                named = [alias for alias in node.names if alias.name != "*"]
+                found |= {
+                    alias.asname or alias.name: Imported(module=self._absolute(node), name=alias.name)
+                    for alias in named
+                }
         return found
+
+    @cached_property
+    def starred(self) -> tuple[str, ...]:
+        """Modules all of whose names are imported (`from module import *`), the last one first."""
+        froms = [node for node in _flat(self.tree.body) if isinstance(node, ast.ImportFrom)]
+        return tuple(self._absolute(node) for node in reversed(froms) if node.names[0].name == "*")
 
     @property
     def postpones_annotations(self) -> bool:
@@ -116,7 +117,7 @@ class SourceFile:
             if _is_text(node):
                 if found and index and isinstance(self.tree.body[index - 1], ast.Assign | ast.AnnAssign):
                     found[-1] = _extended(found[-1], last)
-            elif not isinstance(node, ast.Import | ast.ImportFrom) and not _is_for_types(node):
+            elif not isinstance(node, ast.Import | ast.ImportFrom) and not _is_for_types(node) and not _is_main(node):
                 found.append(
                     Statement(
                         node=node,
@@ -160,6 +161,11 @@ def _flat(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _is_for_types(node: ast.stmt) -> bool:
     return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def _is_main(node: ast.stmt) -> bool:
+    """Return whether a statement runs only where its file is run as a program."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"__name__ == '__main__'", "'__main__' == __name__"}
 
 
 def _is_text(node: ast.stmt) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ultralytics import __version__ as ultralytics_version
 
 from nas._version import __version__
-from nas.deployment import plain_process
+from nas.deployment import plain_process, users_files
 from nas.deployment.bundle import Definition, bundle
 from nas.deployment.source_file import SourceFile
 from search_spaces import build, model_file, rows, user_rows
@@ -26,6 +26,9 @@ from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import write_atomically
 from search_spaces.operators import Operator
 from search_spaces.operators.class_operator import ClassOperator
+from search_spaces.operators.record import Source
+from search_spaces.operators.user_classes import UserClass
+from search_spaces.placed import PLACED, Placed
 from search_spaces.rows import Lowered
 from search_spaces.stored_model import StoredModel
 from trials.contracts.probing import REORDERED, relative_difference
@@ -83,33 +86,44 @@ def write(
         SpecError: an operator's source cannot become part of a file.
         StudyError: the files do not work without this package.
     """
-    lowered = lowered_rows(document)
-    text, libraries = modules_text(lowered, name=name)
+    layers = placed_layers(document)
+    text, libraries = modules_text(lowered_rows(document), name=name, classes=row_classes(document, layers))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / WEIGHTS).unlink(missing_ok=True)
     write_atomically(folder / MODULES, text)
-    write_atomically(folder / MODEL, _plain_model(model_text))
+    write_atomically(folder / MODEL, plain_model(model_text, document, layers))
     _check(folder, document, stored)
     return libraries
 
 
-def modules_text(lowered: Mapping[str, Lowered], *, name: str) -> tuple[str, tuple[str, ...]]:
+def modules_text(
+    lowered: Mapping[str, Lowered], *, name: str, classes: Mapping[str, UserClass] | None = None
+) -> tuple[str, tuple[str, ...]]:
     """Return the text of `modules.py`, and the libraries that it needs besides PyTorch and Ultralytics.
 
     Args:
         lowered: a row of each name that the file shall register.
         name: of the model, for a reader.
+        classes: that rows name as they stand, by the name in the row.
 
     Raises:
-        SpecError: lists the operators whose source cannot become part of a file.
+        SpecError: lists the operators and classes whose source cannot become part of a file.
     """
+    classes = classes or {}
     operators = list({one.operator.name: one.operator for one in lowered.values()}.values())
-    find = _finder(operators)
+    named = [*(one.source for one in operators), *(one.source for one in classes.values())]
+    sources = list(dict.fromkeys(one for one in named if one))
+    find = _finder(operators, sources)
     roots: dict[str, Definition] = {}
     mistakes: list[str] = []
     for operator in operators:
         try:
             roots[operator.name] = _root(operator, find)
+        except SpecError as error:
+            mistakes += error.mistakes
+    for row, one in classes.items():
+        try:
+            roots[row] = _definition(one.module, find)
         except SpecError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -118,12 +132,12 @@ def modules_text(lowered: Mapping[str, Lowered], *, name: str) -> tuple[str, tup
     bundled = bundle([*roots.values(), *ours.values()], find)
     names = {each: bundled.names[root] for each, root in (roots | ours).items()}
     parts = [
-        _header(name, operators, list(roots.values())),
+        _header(name, sources, list(roots.values())),
         bundled.imports,
         "",
         bundled.body,
         "",
-        _table(lowered, names),
+        _table(lowered, list(classes), names),
     ]
     return "\n".join(parts), tuple(one for one in bundled.libraries if one not in _USUAL)
 
@@ -140,34 +154,48 @@ def classes(document: Mapping[str, Any]) -> dict[str, str]:
     return {one.name: one.file for one in found if one is not None}
 
 
-def require_records(document: Mapping[str, Any]) -> None:
-    """Check that every layer can be copied into `modules.py`.
+def placed_layers(document: Mapping[str, Any]) -> dict[int, Placed]:
+    """Return the layers of classes that rows of a document name as they stand, by index."""
+    if not classes(document):
+        return {}
+    built = build.skeleton(document, int(document["nc"]))
+    return {index: one for index, layer in enumerate(built) if (one := PLACED.get(layer)) is not None}
+
+
+def row_classes(document: Mapping[str, Any], layers: Mapping[int, Placed]) -> dict[str, UserClass]:
+    """Return the classes of those layers by the names of their rows in `model.yaml`."""
+    written = model_file.addressed(document)
+    return {_plain_name(written[index][1]): one.found for index, one in layers.items()}
+
+
+def _plain_name(row: Sequence[Any]) -> str:
+    """Return the name of a class's row for `modules.py`: another than that of a row where the class is an operator."""
+    return row[2] if "." in row[2] else f"{user_rows.PREFIX}{row[2]}"
+
+
+def _definition(module: type[nn.Module], find: Callable[[str], SourceFile | None]) -> Definition:
+    """Return the definition of a class.
 
     Raises:
-        SpecError: a class of a user's file has no record, which says how it is built.
+        SpecError: it does not stand at the top level of its file.
     """
-    offered = (one.operator for one in lowered_rows(document).values() if isinstance(one.operator, ClassOperator))
-    found = [one for _, row in model_file.addressed(document) if (one := user_rows.user_class(row)) is not None]
-    theirs = [*(one.name for one in found if one.source is not None), *(one.name for one in offered)]
-    ours = [one.name for one in found if one.source is None]
-    mistakes = [
-        f"standalone: {', '.join(dict.fromkeys(names))}: {reason} cannot be copied into modules.py yet ({instead})"
-        for names, reason, instead in (
-            (theirs, "a class without a record", "the fork's own Ultralytics has it; --formats onnx needs no Python"),
-            (ours, "a layer for another repository's file", "--formats onnx needs no Python"),
+    file, name = find(module.__module__), module.__qualname__
+    if file is None or not file.binding(name):
+        raise SpecError(
+            f"{name}: it cannot be copied, since it is no class at the top level of a file (class {module.__name__}: "
+            "...); --formats onnx needs no Python"
         )
-        if names
-    ]
-    if mistakes:
-        raise SpecError(mistakes)
+    return Definition(file=file, name=name)
 
 
 def _root(operator: Operator, find: Callable[[str], SourceFile | None]) -> Definition:
-    """Return the definition of the function that builds an operator.
+    """Return the definition of the function that builds an operator, or of the class that is one.
 
     Raises:
         SpecError: it has no name at the top level of its file.
     """
+    if isinstance(operator, ClassOperator):
+        return _definition(operator.module, find)
     function: Any = operator.build
     name, file = getattr(function, "__qualname__", ""), find(str(getattr(function, "__module__", "")))
     name = _name_of_lambda(operator) if name == _LAMBDA else name
@@ -210,29 +238,34 @@ def _file(find: Callable[[str], SourceFile | None], module: str) -> SourceFile:
     return file
 
 
-def _finder(operators: Sequence[Operator]) -> Callable[[str], SourceFile | None]:
-    """Return a function that finds the file of a module of this project, or of an operator's package or file."""
-    packages = {*plain_process.FORBIDDEN, *(one.module.__module__.partition(".")[0] for one in operators)}
+def _finder(operators: Sequence[Operator], sources: Sequence[Source]) -> Callable[[str], SourceFile | None]:
+    """Return a function that finds the file of a module of this project, of an operator's package, or of a user."""
+
+    def with_named_lambdas(module: str, text: str) -> str:
+        return _with_named_lambdas(text, [one for one in operators if getattr(one.build, "__module__", None) == module])
+
+    find_users = users_files.finder(sources, with_named_lambdas)
+    installed = (one.module.__module__ for one in operators if one.source is None)
+    packages = {*plain_process.FORBIDDEN, *(module.partition(".")[0] for module in installed)}
 
     @cache
     def find(module: str) -> SourceFile | None:
-        theirs = [one for one in operators if getattr(one.build, "__module__", None) == module]
-        for source in (one.source for one in theirs if one.source):
-            return SourceFile.of(module, source.path.name, _with_named_lambdas(source.text, theirs))
+        if (file := find_users(module)) is not None:
+            return file
         spec = importlib.util.find_spec(module) if module.partition(".")[0] in packages else None
         if spec is None or not spec.origin or not spec.origin.endswith(".py"):
             return None
         path, inside = Path(spec.origin), module.replace(".", "/")
         package = path.name == "__init__.py"
-        text = _with_named_lambdas(path.read_text(encoding="utf-8"), theirs)
+        text = with_named_lambdas(module, path.read_text(encoding="utf-8"))
         return SourceFile.of(module, f"{inside}/__init__.py" if package else f"{inside}.py", text, package=package)
 
     return find
 
 
-def _header(name: str, operators: Sequence[Operator], roots: Sequence[Definition]) -> str:
+def _header(name: str, sources: Sequence[Source], roots: Sequence[Definition]) -> str:
     """Return the docstring of `modules.py`, with the origin and the licence of its parts."""
-    users = sorted({one.source.path.name for one in operators if one.source})
+    users = sorted({one.path.name for one in sources})
     files = ", ".join(dict.fromkeys(root.file.label for root in roots))
     theirs = f" What is from {', '.join(users)} has the licence of its author." if users else ""
     origin = (
@@ -248,8 +281,8 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
 
 
-def _table(lowered: Mapping[str, Lowered], names: Mapping[str, str]) -> str:
-    """Return the statement that registers the rows; `names` of operators and of ours are those in `modules.py`."""
+def _table(lowered: Mapping[str, Lowered], classes: Sequence[str], names: Mapping[str, str]) -> str:
+    """Return the statement that registers the rows; `names` of what it uses are those in `modules.py`."""
     lines = [f"{names['register']}(", "    {"]
     for name, one in lowered.items():
         kinds = [kind for kind in one.operator.kinds if kind in one.host.inner or kind is one.host.whole]
@@ -260,11 +293,19 @@ def _table(lowered: Mapping[str, Lowered], names: Mapping[str, str]) -> str:
             f"        {_quoted(name)}: {names['Row']}(",
             f"            stock={_quoted(one.host.name)},",
             f"            kinds=({', '.join(listed)}{',' * (len(kinds) == 1)}),",
-            f"            build={names[one.operator.name]},",
+            f"            build={_builder(one.operator, names[one.operator.name])},",
             f"            defaults={{{written}}},",
             "        ),",
         ]
-    return "\n".join([*lines, "    }", ")"]) + "\n"
+    layers = ", ".join(f"{_quoted(row)}: {names[row]}" for row in classes)
+    return "\n".join([*lines, "    },", f"    {{{layers}}},", ")"]) + "\n"
+
+
+def _builder(operator: Operator, name: str) -> str:
+    """Return the function that builds an operator at a site, as text."""
+    if not isinstance(operator, ClassOperator):
+        return name
+    return f"lambda site, **given: {name}({'site.c_in, ' * operator.channels}**given)"
 
 
 def _quoted(text: str) -> str:
@@ -275,13 +316,47 @@ def _literal(value: Any) -> str:
     return _quoted(value) if isinstance(value, str) else repr(value)
 
 
-def _plain_model(text: str) -> str:
-    """Return the text of a model file with another heading, and without the names of operators' files."""
+_ROW = "  - ["
+"""Beginning of a row in the text of a model file that this package writes."""
+
+
+def plain_model(text: str, document: Mapping[str, Any], layers: Mapping[int, Placed]) -> str:
+    """Return the text of a model file for `modules.py`: with another heading, and without the names of users' files.
+
+    A row of a class has all arguments of its constructor and the channels behind the layer, which are read from it.
+    """
     lines = text.splitlines()
+    places = [index for index, line in enumerate(lines) if line.startswith(_ROW)]
+    for (_, row), place, index in zip(model_file.addressed(document), places, range(len(places)), strict=True):
+        if index in layers:
+            lines[place] = f"  - {_flow(_plain_row(row, layers[index]))}"
     while lines and lines[0].startswith("#"):
         del lines[0]
     heading = '# A YOLO detector with searched operators, which are in modules.py: import modules; YOLO("model.yaml")'
-    return "\n".join([heading, *(_without_files(line) for line in lines)]) + "\n"
+    kept = [_without_files(line) for line in lines if not line.startswith(("arguments: ", "modules: "))]
+    return "\n".join([heading, *kept]) + "\n"
+
+
+def _plain_row(row: Sequence[Any], layer: Placed) -> list[Any]:
+    """Return a row with all arguments of a class's constructor, and the channels behind it.
+
+    Raises:
+        SpecError: an argument is a default that a YAML file cannot express.
+    """
+    channels = list(layer.channels) if isinstance(layer.channels, tuple) else layer.channels
+    arguments = [list(one) if isinstance(one, tuple) else one for one in layer.reading.arguments]
+    written = [row[0], layer.repeats, _plain_name(row), [*arguments, {"channels": channels}]]
+    try:
+        _flow(written)
+    except yaml.YAMLError as error:
+        raise SpecError(
+            f"{row[2]}: an argument of its constructor cannot be written into a model file: {error}"
+        ) from None
+    return written
+
+
+def _flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000).strip()
 
 
 def _without_files(line: str) -> str:
@@ -289,7 +364,7 @@ def _without_files(line: str) -> str:
         return line
     origin = yaml.safe_load(line)["nas"]
     origin.pop("modules", None)
-    return f"nas: {yaml.safe_dump(origin, default_flow_style=True, sort_keys=False, width=10_000).strip()}"
+    return f"nas: {_flow(origin)}"
 
 
 def _check(folder: Path, document: Mapping[str, Any], stored: StoredModel | None) -> None:

@@ -81,8 +81,6 @@ def deploy(
     document = architecture.document(len(settings.classes))
     operators = {one.operator.name: one.operator.reference for one in standalone.lowered_rows(document).values()}
     operators |= standalone.classes(document)
-    if wanted.standalone:
-        standalone.require_records(document)
     folder: Path | None = None
     libraries: tuple[str, ...] = ()
     if wanted.standalone and operators:

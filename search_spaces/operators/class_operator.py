@@ -42,7 +42,13 @@ class OpenParameter(Parameter):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassOperator(Operator):
-    """Operator whose module is a class as it stands in a user's file."""
+    """Operator whose module is a class as it stands in a user's file.
+
+    Attributes:
+        channels: how often its constructor takes the channels.
+    """
+
+    channels: int
 
 
 def of_class(found: UserClass) -> ClassOperator:
@@ -64,6 +70,7 @@ def of_class(found: UserClass) -> ClassOperator:
     record = ClassOperator(
         name=found.name,
         module=found.module,
+        channels=takes_channels + takes_out,
         parameters=tuple(
             OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
             for one in others

@@ -166,7 +166,7 @@ def _require_trusted(source: Source) -> None:
 
 def is_trusted(source: Source) -> bool:
     """Return whether a text has run in this process already, or was written by this package for this user."""
-    return _module_name(source) in sys.modules or _trust_mark(source).is_file()
+    return module_name(source) in sys.modules or _trust_mark(source).is_file()
 
 
 def trust(source: Source) -> None:
@@ -240,14 +240,14 @@ def _name_in_use(record: Operator) -> str:
     return f"{record.name} is loaded already, with another text, from {owner.path}; one process can load only one"
 
 
-def _module_name(source: Source) -> str:
+def module_name(source: Source) -> str:
     """Return the name under which a text is imported; pickles in this process refer to it."""
     return f"nas_user_{source.digest}"
 
 
 def _module(source: Source) -> ModuleType:
     """Return the module of a text; it is imported once per process."""
-    name = _module_name(source)
+    name = module_name(source)
     if name not in sys.modules:
         module = ModuleType(name)
         module.__file__, module.__package__ = str(source.path), packages.SIBLINGS

@@ -21,9 +21,11 @@ from search_spaces.operators import missing_imports
 SIBLINGS = "ultralytics.nn.modules"
 """Package in which a single file's relative imports are looked up: those of Ultralytics' own files."""
 
-_PARENT = "ultralytics.nn"
+PARENT = "ultralytics.nn"
+"""Package below which a folder is run."""
 _MOST_FILES, _MOST_FOLDERS = 500, 500
-_INIT = "__init__"
+INIT = "__init__"
+"""Name of a package's own file."""
 
 _TEXT = '''\
 """The Python files of the folder `{folder}`, as one file; `search_spaces.operators.packages` runs them."""
@@ -73,7 +75,7 @@ def _python_files(folder: Path) -> Iterator[Path]:
 def _dotted(path: Path) -> str:
     """Return the name of a file in its package: `blocks.attention`; of the package's own file `__init__`."""
     parts = path.with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == _INIT and len(parts) > 1 else parts)
+    return ".".join(parts[:-1] if parts[-1] == INIT and len(parts) > 1 else parts)
 
 
 def run(name: str, folder: str, files: Mapping[str, str]) -> tuple[dict[str, ModuleType], dict[str, str]]:
@@ -88,7 +90,7 @@ def run(name: str, folder: str, files: Mapping[str, str]) -> tuple[dict[str, Mod
         The modules by dotted name, and for each file that cannot be imported the reason: a fork's folder holds files
         that need packages which are not here, beside those that are wanted.
     """
-    package = _Package(f"{_PARENT}.{name}", folder, files)
+    package = _Package(f"{PARENT}.{name}", folder, files)
     sys.meta_path.insert(0, package)
     try:
         return package.run()
@@ -100,7 +102,7 @@ class _Package(MetaPathFinder, Loader):
     """Package whose files are texts: it finds them, and runs them."""
 
     def __init__(self, root: str, folder: str, files: Mapping[str, str]) -> None:
-        self._root, self._folder, self._files = root, folder, {_INIT: "", **files}
+        self._root, self._folder, self._files = root, folder, {INIT: "", **files}
 
     def run(self) -> tuple[dict[str, ModuleType], dict[str, str]]:
         """Import every file; return the modules and the reasons of those that failed."""
@@ -111,7 +113,7 @@ class _Package(MetaPathFinder, Loader):
                 __import__(self._name_of(file))
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it is reported where it matters
                 failed[file] = f"{type(error).__name__}: {in_one_line(error)}"
-                if file == _INIT:  # the other files are modules of this package all the same
+                if file == INIT:  # the other files are modules of this package all the same
                     self._empty_root()
         for file in self._files:
             module = sys.modules.get(self._name_of(file))
@@ -120,20 +122,20 @@ class _Package(MetaPathFinder, Loader):
         return parts, failed
 
     def _empty_root(self) -> None:
-        self._files[_INIT] = ""
+        self._files[INIT] = ""
         for name in [one for one in sys.modules if one == self._root or one.startswith(f"{self._root}.")]:
             del sys.modules[name]
         __import__(self._root)
 
     def _name_of(self, file: str) -> str:
-        return self._root if file == _INIT else f"{self._root}.{file}"
+        return self._root if file == INIT else f"{self._root}.{file}"
 
     def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
         """Find a file of the package, or a folder in it that has no file of its own."""
         if fullname != self._root and not fullname.startswith(f"{self._root}."):
             return None
-        file = fullname.removeprefix(self._root).removeprefix(".") or _INIT
-        is_package = file == _INIT or any(one.startswith(f"{file}.") for one in self._files)
+        file = fullname.removeprefix(self._root).removeprefix(".") or INIT
+        is_package = file == INIT or any(one.startswith(f"{file}.") for one in self._files)
         if file not in self._files and not is_package:
             return None
         return ModuleSpec(fullname, self, origin=f"{self._folder}/{file}", is_package=is_package)
@@ -144,7 +146,7 @@ class _Package(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a file's text, with imports by the folder's name as imports of this package."""
-        file = module.__name__.removeprefix(self._root).removeprefix(".") or _INIT
+        file = module.__name__.removeprefix(self._root).removeprefix(".") or INIT
         label = f"{self._folder}/{file}.py"
         missing_imports.run(self._files.get(file, ""), label, module.__dict__, change=self._redirect)
 
@@ -158,10 +160,14 @@ class _Package(MetaPathFinder, Loader):
                     alias.name = found
 
     def _redirected(self, dotted: str) -> str | None:
-        for rest in _after(dotted, self._folder):
-            if not rest or rest in self._files:
-                return f"{self._root}.{rest}".rstrip(".")
-        return None
+        file = file_named(dotted, self._folder, self._files)
+        return None if file is None else self._name_of(file)
+
+
+def file_named(dotted: str, folder: str, files: Mapping[str, str]) -> str | None:
+    """Return the file of a folder that an import names by the folder, such as `models.common`; None if it does not."""
+    found = (rest or INIT for rest in _after(dotted, folder) if not rest or rest in files)
+    return next(found, None)
 
 
 def _after(dotted: str, folder: str) -> Iterator[str]:

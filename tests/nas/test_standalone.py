@@ -15,7 +15,7 @@ from nas.deployment import plain_process, standalone
 from search_spaces import OPERATORS, Architecture, Choice, build, yaml_text
 from search_spaces.architecture import Insertion
 from search_spaces.errors import SpecError
-from search_spaces.operators import modules
+from search_spaces.operators import modules, user_classes
 from search_spaces.stored_model import StoredModel
 from trials.data import datasets
 
@@ -206,15 +206,149 @@ def test_the_three_lines_train_validate_and_export_with_ultralytics_alone(
     assert (tmp_path / "runs" / "train" / "weights" / "best.onnx").is_file()
 
 
-def test_layers_without_a_record_are_refused_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text("from torch import nn\n\n\nclass Gate(nn.Identity):\n    pass\n", encoding="utf-8")
-    modules.load(tmp_path / "own.py")
-    rows: list[list[object]] = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Gate", []], [-1, 1, "modules.Gate", []]]
-    layers: list[list[object]] = [[-1, 1, "Gate", [{}]], [-1, 1, "yolov7.DownC", [32]]]
-    document = {"nc": 2, "backbone": [*rows, *layers], "head": [[[0, 4], 1, "Detect", ["nc"]]]}
-    with pytest.raises(SpecError) as caught:
-        standalone.require_records(document)
-    assert [mistake.partition(" cannot")[0] for mistake in caught.value.mistakes] == [
-        "standalone: Gate: a class without a record",
-        "standalone: yolov7.DownC: a layer for another repository's file",
-    ]
+FORKED = """\
+nc: 4
+activation: nn.ReLU()
+arguments: {Squeeze: [in, 8]}
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Halve, [32]]
+  - [-1, 2, Twice, [32]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 1, yolov7.DownC, [64]]
+  - [-1, 1, Squeeze, []]
+head:
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 3], 1, Joined, [1]]
+  - [[7, 5], 1, OwnHead, [nc]]
+"""
+FILES = {
+    "__init__": "from .gates import *\nfrom .parts.joined import Joined\n",
+    "common": """\
+import torch
+from torch import nn
+from ultralytics.nn.modules import Conv, Detect
+
+SCALE = 0.5
+
+
+class Halve(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.conv = Conv(4 * c1, c2, 1)
+
+    def forward(self, x):
+        halves = [x[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        return self.conv(torch.cat(halves, 1))
+
+
+class OwnHead(Detect):
+    pass
+
+
+if __name__ == "__main__":
+    x = Halve(1, 2)
+""",
+    "gates": """\
+from common import *
+
+
+class Squeeze(nn.Module):
+    def __init__(self, channels, reduction=4):
+        super().__init__()
+        self.fc = nn.Conv2d(channels, channels // reduction, 1)
+        self.back = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x):
+        return x * self.back(self.fc(x.mean((2, 3), keepdim=True))).sigmoid() * SCALE
+
+
+class Twice(nn.Sequential):
+    def __init__(self, dim):
+        super().__init__(Squeeze(dim), Conv(dim, dim))
+""",
+    "parts.joined": """\
+from ..common import Conv, nn
+from models.common import torch
+
+
+class Joined(nn.Module):
+    def __init__(self, dimension=1):
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, x):
+        return torch.cat(list(x), self.dimension)
+""",
+}
+"""Of a fork's folder `models`, whose files import each other in every way that forks know."""
+
+
+class TestClassesOfAFork:
+    @pytest.fixture(params=["folder", "file"])
+    def forked(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        """Return the model file; its classes are loaded, of a folder or of one file."""
+        if request.param == "folder":
+            for name, text in FILES.items():
+                path = tmp_path / "models" / f"{name.replace('.', '/')}.py"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text.replace("from common", "from .common"), encoding="utf-8")
+            modules.load(tmp_path / "models")
+        else:
+            lines = "".join(FILES[name] for name in ("common", "gates", "parts.joined")).splitlines()
+            kept = [one for one in lines if not any(f"from {name}" in one for name in ("common", "..", "models"))]
+            (tmp_path / "fork.py").write_text("\n".join(kept), encoding="utf-8")
+            modules.load(tmp_path / "fork.py")
+        (tmp_path / "mine.yaml").write_text(FORKED, encoding="utf-8")
+        return tmp_path / "mine.yaml"
+
+    @pytest.fixture
+    def architecture(self, forked: Path) -> Architecture:
+        """Return the model with a class offered as an insertion, and an operator of this package."""
+        assert modules.offer("Squeeze") is not None
+        picks = {6: Choice.of("DySample", {})}
+        inserted = [Insertion(after=3, feeds="all", choice=Choice.of("Squeeze", {"reduction": 8}))]
+        return Architecture.of(str(forked), "", picks, inserted=inserted)
+
+    def test_modules_build_the_same_layers(
+        self, architecture: Architecture, as_module: Callable[[str], ModuleType]
+    ) -> None:
+        document = architecture.document(CLASSES)
+        ours = build.model(document, CLASSES).model
+        layers = standalone.placed_layers(document)
+        text, libraries = standalone.modules_text(
+            standalone.lowered_rows(document), name="mine", classes=standalone.row_classes(document, layers)
+        )
+        assert not imported(text) & {*plain_process.FORBIDDEN, "models", "common"}
+        assert libraries == ()
+        assert "__main__" not in text
+        plain = yaml_text.parse_yaml(standalone.plain_model(architecture.to_yaml(CLASSES), document, layers))
+        assert "arguments" not in plain
+        assert plain["head"][-1] == [[8, 6], 1, "modules.OwnHead", ["nc", 16, False, [96, 64], {"channels": 0}]]
+        as_module(text)
+        theirs, saved = tasks.parse_model(plain, 3, verbose=False)
+        found = {type(one).__module__ for one in theirs.modules()}
+        assert not [one for one in found if one.startswith(("search_spaces", "ultralytics.nn.nas", "nas_user"))]
+        assert [layer.f for layer in theirs] == [layer.f for layer in ours]
+        assert {4, 6, 8} <= {*saved}  # behind the inserted layer, and what the head reads
+        theirs.load_state_dict(ours.state_dict())
+        assert repr(theirs[5]).count("ReLU") == repr(ours[5]).count("ReLU") > 0
+        assert theirs[-1].nc == CLASSES
+        assert theirs[-1].legacy is True
+
+    def test_class_that_has_no_place_of_its_own_is_refused(self, tmp_path: Path) -> None:
+        text = "from torch import nn\n\n\ndef made():\n    class Gate(nn.Identity):\n        pass\n    return Gate\n"
+        (tmp_path / "own.py").write_text(f"{text}\n\nGate = made()\n", encoding="utf-8")
+        modules.load(tmp_path / "own.py")
+        found = {"Gate": user_classes.find("Gate")}
+        assert found["Gate"] is not None
+        with pytest.raises(SpecError, match=r"Gate: it cannot be copied, since it is no class at the top level"):
+            standalone.modules_text({}, name="mine", classes=found)  # type: ignore[arg-type]
+
+    @pytest.mark.slow
+    def test_model_is_used_with_ultralytics_alone(self, architecture: Architecture, tmp_path: Path) -> None:
+        document = architecture.document(CLASSES)
+        stored = StoredModel.of(build.model(document, CLASSES), {"train_args": {}})
+        text = architecture.to_yaml(CLASSES, folder=tmp_path)
+        standalone.write(tmp_path / "out", name="mine", model_text=text, document=document, stored=stored)
+        assert (tmp_path / "out" / "weights.pt").is_file()

@@ -95,7 +95,7 @@ def _case(step: Traced, placed: Placed) -> LayerCase | None:
     channels = [one.shape[1] for one in received if isinstance(one, Tensor)]
     return LayerCase(
         operator=placed.found.name,
-        parameters=(("arguments", f"{placed.reading.arguments!r} {placed.repeats}"),),
+        parameters=(("arguments", f"{placed.given!r} {placed.repeats}"),),
         kind=SiteKind.UPSAMPLE if grows else SiteKind.LAYER,
         c_in=sum(channels),
         c_out=returned.shape[1],
