@@ -110,7 +110,8 @@ class Watching:
         if outcome is None and has_begun and key not in self._printed and self._live is None and not err.is_quiet:
             self._printed[key] = ("running", None)
             host = study.stock_training_host(member)
-            where = f" on {host}, which this machine waits for" if host else ""
+            waiting = "" if member else ", which this machine waits for"  # of several it trains another one meanwhile
+            where = f" on {host}{waiting}" if host else ""
             whose, epochs = f"every trial of {member}" if member else "every trial", with_unit(budget.epochs, "epoch")
             err.print(f"{name}  training{where}, {epochs}, for {whose} to start from", markup=False)
         if outcome is None:

@@ -36,7 +36,8 @@ _STORING_SHARE = 0.1
 """Largest share of a training's time that goes into storing its checkpoint; a lost machine then costs more."""
 _PAUSE_SECONDS = 30.0
 """Pause after the storage did not answer, in which trainings go on without it."""
-_POLL_SECONDS = 2.0
+POLL_SECONDS = 2.0
+"""Pause before the storage is asked again whether another machine has trained a stock model."""
 
 
 class TrialEnded(BaseException):
@@ -224,12 +225,12 @@ class StockSharing:
     def __init__(self, study: Study, training: StockTraining) -> None:
         self._shared, self._training = study.shared, training
         self._task = stock_training_of(training.member)
-        self._waits_for = ""
+        self._trains = self._waits_for = ""
 
     def is_ours(self) -> bool:
         """Return whether this machine trains it; the caller holds the training's lock.
 
-        If not, the files are fetched as soon as they are there, else it is waited for a moment.
+        If not, the files are fetched as soon as they are there.
         """
         shared, training = self._shared, self._training
         if shared is None:
@@ -244,8 +245,7 @@ class StockSharing:
                 training.files.checkpoint, anew=bool(before)
             )  # a lost machine's is ahead of one from before it
             return True
-        self._log_waiting(before)
-        time.sleep(_POLL_SECONDS)
+        self._trains = before
         return False
 
     def epoch_callback(self) -> Callable[[Epoch], bool]:
@@ -264,10 +264,11 @@ class StockSharing:
 
         return publish
 
-    def _log_waiting(self, host: str) -> None:
-        if host != self._waits_for:
-            self._waits_for = host
-            _log.info("waiting for machine %s, which trains %s for all", host, self._training.title)
+    def log_waiting(self) -> None:
+        """Log that another machine trains the stock model, once; this one has found nothing else to do."""
+        if self._trains != self._waits_for:
+            self._waits_for = self._trains
+            _log.info("waiting for machine %s, which trains %s for all", self._trains, self._training.title)
 
     def publish(self) -> None:
         """Store the files of a training that has finished, or take those of the machine that was first.

@@ -118,21 +118,28 @@ class Worker:
             pending.sort(
                 key=lambda training: scoring.cost_table.cost(training.stock).gflops
             )  # a cheap one may dominate costly ones
-            taken = next((training for training in pending if (lock := training.lock).take(wait=False)), None)
-            if taken is None:
+            if not any(self._took(training, sharing[training.member]) for training in pending):
                 self._require_supervisor()
-                time.sleep(_POLL_SECONDS)
-                continue
-            try:
-                self._train_stock_model(taken, sharing[taken.member])
-            finally:
-                lock.release()
+                for training in pending:
+                    sharing[training.member].log_waiting()
+                time.sleep(_POLL_SECONDS if self.study.shared is None else shared_trials.POLL_SECONDS)
+
+    def _took(self, training: StockTraining, sharing: StockSharing) -> bool:
+        """Train a stock model, or fetch it; return False if another worker or machine trains it."""
+        lock = training.lock
+        if not lock.take(wait=False):
+            return False
+        try:
+            if sharing.is_ours():
+                self._train_stock_model(training, sharing)
+                return True
+            return training.is_done or training.left_out is not None
+        finally:
+            lock.release()
 
     def _train_stock_model(self, training: StockTraining, sharing: StockSharing) -> None:
-        """Train a stock model, whose lock this process holds, unless that is done by now, or another machine does."""
-        if not sharing.is_ours():
-            self._require_supervisor()
-        elif not training.is_done and not training.left_out:
+        """Train a stock model, whose lock this process holds, unless that is done by now."""
+        if not training.is_done and not training.left_out:
             log.info("training %s", training.title)
             reasons, publish = list[str](), sharing.epoch_callback()
 

@@ -275,9 +275,21 @@ class TestMembers:
         return found
 
     def test_each_machine_trains_a_stock_model_and_fetches_the_other(
-        self, first: Study, another: Join, began: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+        self,
+        first: Study,
+        another: Join,
+        began: list[tuple[str, str]],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         caplog.set_level("INFO")
+        both, alone = threading.Barrier(2), vars(stock_training)["evaluate"]
+
+        def at_once(*arguments: Any, **named: Any) -> Outcome:
+            both.wait(60)
+            return alone(*arguments, **named)
+
+        monkeypatch.setattr(stock_training, "evaluate", at_once)
         second = another()
         run(first, second)
         trained = Counter(text for text in caplog.messages if text.startswith("training the stock model of "))
@@ -613,8 +625,7 @@ def stock(study: Study) -> stock_training.StockTraining:
 def train_stock_model(study: Study) -> None:
     """Let a worker look once whether its machine trains the stock model, and do so."""
     training = stock(study)
-    with training.lock.held():
-        Worker(study, deadline=float("inf"))._train_stock_model(training, shared_trials.StockSharing(study, training))
+    Worker(study, deadline=float("inf"))._took(training, shared_trials.StockSharing(study, training))
 
 
 def _train(study: Study, architecture: Any, folder: Path, score: Score) -> Outcome:
