@@ -96,7 +96,10 @@ def print_trials(
     ]
     silent = {name for name, usual in _HIDDEN_VALUES.items() if all(row[name] in {usual, None} for row in rows)}
     names = [name for name in _COLUMNS if name not in silent | {"of_stock"}]
-    names.insert(names.index(cost if cost in names else "gflops") + 1, "of_stock")  # beside its cost
+    if study.settings.stock_only:  # each is its own stock model
+        names.remove("map50_95_gain")
+    else:
+        names.insert(names.index(cost if cost in names else "gflops") + 1, "of_stock")  # beside its cost
     headings = {name: _COLUMNS[name] for name in names}
     show.rows(rows, shown, title=title, columns=headings, narrow=[name for name in _NARROW if name != cost])
 

@@ -106,18 +106,21 @@ def verdict_lines(
         return []
     cost, best, least = main_cost(settings.objectives), front[0], least_difference(settings.stock_noise)
     near = [one for one in front[1:] if _accuracy(best) - _accuracy(one) <= least]
-    lines = [f"most accurate: {_described(best, cost)}"]
+    epochs, models = settings.budget.epochs, ordered(records)
+    open_ones = [one.member for one in models if one.ending is None]
+    lines = [f"not trained to an end yet: {', '.join(open_ones)}; this is said of the others"] if open_ones else []
+    lines.append(f"most accurate: {_described(best, cost)}")
     if near:
         taken = min(near, key=lambda one: _value(one, cost))
-        why = f"the cheapest that is not told apart from {best.member}: {_described(taken, cost)}"
+        lines.append(f"take {_described(taken, cost)}: the cheapest that is not told apart from {best.member}")
     else:
         taken = best
         why = "cheaper ones are less accurate by more than noise" if len(front) > 1 else "no cheaper one is there"
-    lines.append(f"take {taken.member}: {why}")
-    epochs, models = settings.budget.epochs, ordered(records)
+        lines.append(f"take {taken.member}: {why}")
     lines += [f"{one.member} {_left_out(one, epochs)}" for one in models if one.ending not in {None, Ending.FINISHED}]
-    trained = sum(one.epochs for one in models)
-    lines.append(f"{trained} epochs were trained, of {epochs * len(models)} that all models in full would take")
+    if not open_ones:
+        trained = sum(one.epochs for one in models)
+        lines.append(f"{trained} epochs were trained, of {epochs * len(models)} that all models in full would take")
     lines.append(
         f"scores are those of one training each: differences up to {least:.3f} count as noise, of trainings from "
         "scratch on other data; it was not measured here"

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def test_verdict_says_which_to_take_and_what_was_dropped(make: Make, run: Run) -
     run(study)
     assert lines_of(study) == [
         "most accurate: v9t, mAP50-95 0.900 at 0.08 GFLOPs",
-        "take v5n: the cheapest that is not told apart from v9t: v5n, mAP50-95 0.860 at 0.07 GFLOPs",
+        "take v5n, mAP50-95 0.860 at 0.07 GFLOPs: the cheapest that is not told apart from v9t",
         "v8n was stopped after 3 of 9 epochs: after 3 epochs v9t leads by 0.267 mAP50-95 and costs no more",
         "21 epochs were trained, of 27 that all models in full would take",
         f"scores are those of one training each: {NOISE}",
@@ -167,6 +168,26 @@ def test_verdict_says_which_to_take_and_what_was_dropped(make: Make, run: Run) -
         f"export it with: nas export {STUDY} --runs {study.folder.parent} --trial 0",
     ]
     assert findings.findings_of(study).lines == tuple(lines_of(study))
+
+
+def test_models_that_are_not_trained_yet_are_named(make: Make, run: Run) -> None:
+    study = make()
+    run(study)
+    first, *others = study.records()
+    records = [first, *(replace(one, state="waiting", ending=None, map50_95=None) for one in others)]
+    line, *further = search_findings(study, records, [first], first, None)
+    assert line == "not trained to an end yet: v9t, v8n; this is said of the others"
+    assert further[:2] == ["most accurate: v5n, mAP50-95 0.860 at 0.07 GFLOPs", "take v5n: no cheaper one is there"]
+    assert not any("epochs were trained" in line for line in further)
+
+
+def test_models_stand_beside_no_stock_model(make: Make, run: Run) -> None:
+    study = make()
+    run(study)
+    printed = CliRunner().invoke(app, ["trials", STUDY, "--runs", str(study.folder.parent)]).stdout
+    assert "v9t: stock" in printed
+    assert "of stock" not in printed
+    assert "over stock" not in printed
 
 
 @pytest.mark.parametrize(
