@@ -15,7 +15,7 @@ from nas.records.trial_files import TrialFiles
 from nas.settings import Settings
 from search_spaces import Architecture, build
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
-from search_spaces.files import write_atomically
+from search_spaces.files import make_durable_folder, write_atomically
 from search_spaces.operators import modules as user_modules
 from trials import Budget
 from trials import weights as weight_files
@@ -102,7 +102,7 @@ def export(
     """
     folder = folder.absolute()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_durable_folder(folder)
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
     _write_model_and_data(architecture, settings, budget, folder)
