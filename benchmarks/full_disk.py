@@ -35,8 +35,8 @@ from pathlib import Path
 
 from benchmarks.noise_data import make_data
 from benchmarks.small_disk import Case, Disk
-from benchmarks.torture import PROCESS
 from benchmarks.torture_checks import conclude, problems_of_database, problems_of_study, problems_of_trace
+from benchmarks.torture_commands import PROCESS
 from nas.study.stored_study import StoredStudy
 
 MODEL = """\

@@ -50,7 +50,7 @@ def running(*, connections: int = 100) -> Iterator[PostgresServer]:
     if binaries is None:
         raise RuntimeError(f"{_INSTALLED}: PostgreSQL is not there (apt install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="pg"))
-    port = _free_port()
+    port = free_port()
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections={connections}"
     try:
         if os.geteuid() == 0:
@@ -89,7 +89,8 @@ def _run(*command: str | Path, stdout: int = subprocess.DEVNULL) -> str:
     return done.stdout or ""
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback address on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

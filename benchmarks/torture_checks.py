@@ -148,6 +148,40 @@ def problems_of_trace(path: Path) -> tuple[list[str], int, int]:
     return problems, len(losses), unsaved
 
 
+def problems_of_machines_trace(path: Path) -> tuple[list[str], int, int, int]:
+    """Return what is wrong with the epochs that several machines have trained, and numbers of epochs.
+
+    An epoch may be trained again if it was saved on another machine alone, and not stored for the others.
+
+    Returns:
+        Problems; numbers of saved epochs, of unsaved ones, and of those that were saved and trained again.
+    """
+    problems: list[str] = []
+    losses: dict[tuple[str, int], Any] = {}
+    machines: dict[tuple[str, int], set[str]] = defaultdict(set)
+    stored: dict[str, int] = defaultdict(int)
+    begun = saved = 0
+    for line in path.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        training, epoch, machine = event["training"], event["epoch"], event["machine"]
+        key, name = (training, epoch), f"epoch {epoch} of training {training[:8]}"
+        match event["event"]:
+            case "begun":
+                begun += 1
+                if machine in machines[key]:
+                    problems.append(f"{name} was saved on {machine}, and trained there again")
+                if epoch <= stored[training]:
+                    problems.append(f"{name} was stored for all machines, and trained again on {machine}")
+            case "saved":
+                saved += 1
+                machines[key].add(machine)
+                if losses.setdefault(key, event["losses"]) != event["losses"]:
+                    problems.append(f"{name}: other losses on {machine} than before")
+            case "stored":
+                stored[training] = max(stored[training], epoch)
+    return problems, len(losses), begun - saved, saved - len(losses)
+
+
 def conclude(problems: Sequence[str], folder: Path, *, is_temporary: bool) -> int:
     """Print the problems and where to look at them; return the exit status. Without any, delete a temporary folder."""
     for problem in problems:

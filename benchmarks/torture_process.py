@@ -3,21 +3,27 @@
 `benchmarks/torture.py` starts it. TORTURE_TRACE names the file, a line of JSON each: `event` (`begun` or `saved`),
 `training` (the identity of the training, the same in every process that continues it), `epoch`, `losses`.
 All else is real, but that four workers are allowed on fewer cores.
+
+Of several machines TORTURE_MACHINE names this one, as does `machine` in each line. Their workers store the checkpoint
+of every epoch for the others, as they do of epochs that take half a minute, and write a line with `stored` then.
 """
 
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from trials import machine
+from trials.file_names import CHECKPOINT
 
 _cores = machine.cores
 machine.cores = lambda: max(4, _cores())
 
 
 def _trace(event: str, training: str, epoch: int, losses: Any = None) -> None:
-    line = json.dumps({"event": event, "training": training, "epoch": epoch, "losses": losses, "process": os.getpid()})
+    values = {"training": training, "epoch": epoch, "losses": losses}
+    line = json.dumps({"event": event, **values, "process": os.getpid(), "machine": os.environ.get("TORTURE_MACHINE")})
     number = os.open(os.environ["TORTURE_TRACE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(number, f"{line}\n".encode())  # one call: whole, or not there
@@ -26,16 +32,24 @@ def _trace(event: str, training: str, epoch: int, losses: Any = None) -> None:
 
 
 def _run_worker() -> None:
-    from nas.execution import worker  # noqa: PLC0415 - PyTorch, which `nas` itself does not need
+    from nas.execution import shared_trials, worker  # noqa: PLC0415 - PyTorch, which `nas` itself does not need
+    from nas.study.shared_study import SharedStudy  # noqa: PLC0415
     from trials.training.checkpoint import Checkpoint  # noqa: PLC0415
     from trials.training.short_training import ShortTraining  # noqa: PLC0415
 
-    write, run_callbacks = Checkpoint.write, ShortTraining.run_callbacks
+    write, run_callbacks, publish = Checkpoint.write, ShortTraining.run_callbacks, SharedStudy.publish_at_once
+    saved: list[tuple[str, int]] = []
 
     def traced_write(self: Checkpoint, training: Any) -> None:
         write(self, training)
         last = training.epochs_done[-1]
+        saved[:] = [(self.identity, last.epoch)]
         _trace("saved", self.identity, last.epoch, dict(last.losses))
+
+    def traced_publish(self: SharedStudy, file: Path) -> None:
+        publish(self, file)
+        if file.name == CHECKPOINT and saved:
+            _trace("stored", *saved[0])
 
     def traced_callbacks(self: ShortTraining, event: str) -> None:
         if event == "on_train_epoch_start" and self.checkpoint is not None:
@@ -44,6 +58,9 @@ def _run_worker() -> None:
 
     Checkpoint.write = traced_write  # type: ignore[method-assign]
     ShortTraining.run_callbacks = traced_callbacks  # type: ignore[method-assign]
+    if "TORTURE_MACHINE" in os.environ:
+        SharedStudy.publish_at_once = traced_publish  # type: ignore[method-assign]
+        vars(shared_trials).update(_CHECKPOINT_SECONDS=0.0, _STORING_SHARE=float("inf"))
     worker.main()
 
 
