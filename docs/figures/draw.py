@@ -23,7 +23,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -49,12 +49,23 @@ STUDY = "v9t-digits"
 NAS = (str(Path(sys.executable).with_name("nas")),)
 """The command `nas` of this interpreter's environment."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-OPERATORS = {"UIB": "#ea580c", "DCNv4": "#2563eb", "DySample": "#059669", "DynamicConv": "#c026d3", "MMQA": "#ca8a04"}
 SCHEMES: Mapping[str, Mapping[str, str]] = {
     "light": {"ink": "#1f2937", "grid": "#e5e7eb", "trial": "#9ca3af", "front": "#2563eb", "stock": "#ea580c"},
     "dark": {"ink": "#e5e7eb", "grid": "#374151", "trial": "#6b7280", "front": "#60a5fa", "stock": "#fb923c"},
 }
 """Colours of the drawing of a front, which has no background of its own."""
+LEGEND = 34
+"""Height of the legend of a network, in pixels."""
+NETWORK_STYLE = (
+    ":root {--ink: #1f2937; --faint: #6b7280; --line: #9ca3af; --grid: #e5e7eb; --page: #fff}"
+    "@media (prefers-color-scheme: dark) {"
+    ":root {--ink: #e5e7eb; --faint: #9ca3af; --line: #6b7280; --grid: #374151; --page: #14181f}}"
+    "text {font: 13px system-ui, sans-serif; text-anchor: middle; fill: var(--ink)} .page {fill: var(--page)}"
+    ".index {font-size: 7px; text-anchor: start} .axis {font-size: 12px; text-anchor: start; fill: var(--faint)}"
+    ".stock rect {fill: var(--page); stroke: var(--line)} .edge {fill: none; stroke: var(--line)}"
+    ".level {stroke: var(--grid)}"
+)
+"""Colours of a network as a file, in a browser that is asked for light and for dark pages."""
 CHARTS_ARE_DRAWN = "document.querySelector('.chart') && !document.querySelector('.chart:not(.js-plotly-plot)')"
 CHILDREN_ARE_LISTED = "document.body.innerText.includes('trial-0009')"
 """When the pages of the report and of MLflow are complete, in JavaScript."""
@@ -174,21 +185,28 @@ def drawing(runs: Path) -> None:
     chosen = max(study.front(), key=lambda record: len({name for choice in record.picks.values() for name in choice}))
     model, classes = study.architecture(chosen), len(study.settings.classes)
     svg = network.drawing(model.document(classes), classes, title="Network")
-    colours = "".join(f".op-{name} rect {{fill: {colour}44; stroke: {colour}}}" for name, colour in OPERATORS.items())
-    (FOLDER / "network.svg").write_text(_standalone(svg, colours), encoding="utf-8")
+    operators = dict.fromkeys(name for choice in chosen.picks.values() for name in choice)
+    (FOLDER / "network.svg").write_text(_standalone(svg, list(operators)), encoding="utf-8")
 
 
-def _standalone(svg: str, colours: str) -> str:
-    """Return a drawing of a report as a file: with its styles, and a white background."""
-    style = (
-        "text {font: 13px system-ui, sans-serif; text-anchor: middle; fill: #1f2937} .long {font-size: 11px}"
-        ".index {font-size: 8px; text-anchor: start} .axis {font-size: 11px; text-anchor: start; fill: #6b7280}"
-        ".stock rect {fill: #fff; stroke: #9ca3af} .edge {fill: none; stroke: #9ca3af} .level {stroke: #e5e7eb}"
+def _standalone(svg: str, operators: Sequence[str]) -> str:
+    """Return a drawing of a report as a file: with a legend, and with styles for the light and for the dark."""
+    found = re.match(r'<svg class="network" role="img" viewBox="0 0 (\d+) (\d+)"[^>]*>', svg)
+    if found is None:
+        raise CannotDrawError(f"an unexpected drawing: {svg[:100]}")
+    width, height = int(found[1]), int(found[2]) + LEGEND
+    legend = "".join(
+        f'<g class="op-{name}"><rect x="{34 + 130 * place}" y="{height - 24}" width="14" height="14" rx="3"/>'
+        f'<text class="axis" x="{54 + 130 * place}" y="{height - 13}">{name}</text></g>'
+        for place, name in enumerate(operators)
     )
-    opening, _, rest = svg.partition(">")
-    if "xmlns=" not in opening:
-        opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
-    return f'{opening}><style>{style}{colours}</style><rect width="100%" height="100%" fill="#fff"/>{rest}'
+    colours = "".join(network.style(name) for name in operators)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}">'
+        f"<style>{NETWORK_STYLE}{colours}</style>"
+        f'<rect class="page" width="{width}" height="{height}"/>'
+        f"{svg[found.end() : -len('</svg>')]}{legend}</svg>"
+    )
 
 
 def terminal(runs: Path) -> None:

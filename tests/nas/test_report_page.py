@@ -18,13 +18,13 @@ from nas.cli import app
 from nas.records.record import Record
 from nas.records.trial_attributes import ARCHITECTURE
 from nas.report.effects import Effect, Significance
-from nas.report.page import charts, conditions, gathering, network, recommended
+from nas.report.page import charts, colours, conditions, gathering, network, recommended
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
 from nas.report.verdict import JudgedFinalist, Verdict
 from nas.study.study import Study
-from search_spaces import load
+from search_spaces import load, operators
 from search_spaces.errors import SpecError
 from trials.scores import Epoch
 
@@ -253,6 +253,23 @@ class TestNetwork:
         assert drawn.count('class="stock"') == drawn.count("<rect")
         assert "&lt;stock&gt;" in drawn
 
+    def test_names_are_whole(self) -> None:
+        drawn = network.drawing(load("v9").stock.document(3), 3, title="")
+        texts = re.findall(r"<text style[^>]*>([^<]*)</text>", drawn)
+        assert {"RepNCSPELAN4", "Upsample", "Detect"} <= set(texts)
+
+    @pytest.mark.parametrize(
+        ("name", "lines"),
+        [
+            ("RepNCSPELAN4", ["RepNCSPELAN4"]),
+            ("ContextGuidedAttentionBlock", ["ContextGuided", "AttentionBlock"]),
+            ("MANYCAPITALSINAROW", ["MANYCAPITALSINAROW"]),
+        ],
+    )
+    def test_a_long_name_has_smaller_type_and_two_lines(self, name: str, lines: list[str]) -> None:
+        assert network._lines(name) == lines
+        assert all(network._size(line) < network._LARGEST for line in lines)
+
     def test_boxes_do_not_overlap(self) -> None:
         document = load("v9").stock.document(3)
         found = re.findall(
@@ -270,6 +287,17 @@ class TestNetwork:
         assert 'class="op-FasterBlock"' in drawn
         assert 'class="op-UIB"' in drawn
         assert "expansion" in drawn
+
+
+class TestColours:
+    def test_every_operator_of_the_package_has_one_of_its_own(self) -> None:
+        packaged = {record.name for record in operators._RECORDS}
+        assert packaged == set(colours.OPERATORS)
+        assert len({colours.colour_of(name) for name in packaged}) == len(packaged)
+
+    def test_that_of_a_user_is_by_name(self, contents: Contents) -> None:
+        assert colours.colour_of("Mine") == colours.colour_of("Mine") != colours.colour_of("Yours")
+        assert network.style("FasterBlock") in render(contents)
 
 
 class TestCharts:

@@ -1,24 +1,28 @@
 """Drawing of a network as SVG: a box for each layer, at the height of its resolution, its operators in colour."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from nas.report.page.colours import colour_of
 from search_spaces import build, rows
 from search_spaces.trace import Feature, Traced, first
 
 _SIZE = 256
 """Size in pixels of the image that the network is traced with: a multiple of every stride."""
-_STEP, _TURN, _RISE, _WIDTH, _HEIGHT, _MARGIN, _AXIS = 76, 48, 78, 66, 42, 10, 34
+_STEP, _TURN, _RISE, _WIDTH, _HEIGHT, _MARGIN, _AXIS = 80, 50, 78, 72, 42, 10, 34
 """Distance of two layers of one resolution and of two resolutions, of the resolutions' rows; width and height of a box;
 margins at the edges and for the axis."""
-_SHORT = {"nn.Upsample": "Upsample", "RepNCSPELAN4": "RepNCSPELAN", "nn.Identity": "Identity"}
-"""Names of modules that are too long for a box."""
-_LONGEST = 12
-"""Characters that fit into a box."""
-_SMALL = 9
-"""Least number of characters that are written small."""
+_WRITTEN = _WIDTH - 6
+"""Width of a line of text in a box."""
+_LONGEST = 14
+"""Characters of a line; longer names have two lines."""
+_LARGEST, _LEAST, _WIDE = 13.0, 8.0, 0.56
+"""Largest and least size of type, and the width of a character as a share of its size."""
+_PARTS = re.compile(r"[A-Z]+[a-z0-9_]*|[^A-Z]+")
+"""Parts of a name in camel case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +74,12 @@ def drawing(document: Mapping[str, Any], classes: int, *, title: str) -> str:
     return f'<svg class="network" role="img" {size}><title>{escape(title)}</title>{"".join(parts)}</svg>'
 
 
+def style(operator: str) -> str:
+    """Return the rule of CSS that colours the boxes of an operator, on the page's colour `--page`."""
+    colour = colour_of(operator)
+    return f".op-{operator} rect {{fill: color-mix(in srgb, {colour} 32%, var(--page)); stroke: {colour}}}"
+
+
 @dataclass(frozen=True)
 class _Box:
     """Rectangle of a layer: left, top, height; all boxes have the same width."""
@@ -90,7 +100,7 @@ def _layer(step: Traced, row: Sequence[Any], *, is_head: bool) -> _Layer:
     sources = row[0] if isinstance(row[0], list) else [row[0]]
     return _Layer(
         index=step.index,
-        name=str(row[2]) if operator == row[2] else _SHORT.get(stock, stock),
+        name=str(row[2]) if operator == row[2] else stock.removeprefix("nn."),
         operator=operator,
         sources=tuple(step.index + source if source < 0 else source for source in sources),
         strides=tuple(strides),
@@ -144,12 +154,14 @@ def _edge(start: _Box, end: _Box) -> str:
 def _drawn(layer: _Layer, box: _Box) -> str:
     kind = "stock" if layer.operator is None else f"op-{layer.operator}"
     middle, centre = box.x + _WIDTH // 2, box.y + box.height // 2
-    lines = [layer.name] if layer.operator in {None, layer.name} else [layer.name, layer.operator]
-    text = "".join(
-        f'<text class="{"name" if len(line) < _SMALL else "long"}"{_fitted(line)} x="{middle}" '
-        f'y="{centre + 6 + 7 * (2 * row - len(lines) + 1)}">{escape(line[:_LONGEST])}</text>'
-        for row, line in enumerate(lines)
-    )
+    names = [layer.name] if layer.operator in {None, layer.name} else [layer.name, layer.operator]
+    lines = [(line, _size(line)) for name in names for line in _lines(name)]
+    y, text = centre + 3 - sum(size + 1 for _, size in lines) / 2, ""
+    for line, size in lines:
+        y += size + 1
+        text += (
+            f'<text style="font-size: {size:.1f}px"{_fitted(line)} x="{middle}" y="{y - 1:.1f}">{escape(line)}</text>'
+        )
     return (
         f'<g class="{escape(kind)}"><title>{escape(layer.hint)}</title>'
         f'<rect x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{box.height}" rx="5"/>'
@@ -157,6 +169,20 @@ def _drawn(layer: _Layer, box: _Box) -> str:
     )
 
 
+def _lines(name: str) -> list[str]:
+    """Return a name whole, in two lines if it is long: broken where a part of it begins, near its middle."""
+    if len(name) <= _LONGEST:
+        return [name]
+    at = min((part.start() for part in _PARTS.finditer(name)), key=lambda start: abs(2 * start - len(name)))
+    return [line for line in (name[:at], name[at:]) if line]
+
+
+def _size(line: str) -> float:
+    """Return the size of type with which a line fits into its box."""
+    return max(_LEAST, min(_LARGEST, _WRITTEN / (_WIDE * len(line))))
+
+
 def _fitted(line: str) -> str:
-    """Return the attributes that let a long name fit into its box, whatever the font."""
-    return f' textLength="{_WIDTH - 6}" lengthAdjust="spacingAndGlyphs"' if len(line) >= _SMALL - 1 else ""
+    """Return the attributes that let a long line fit into its box, whatever the font."""
+    is_long = _size(line) < _LARGEST
+    return f' textLength="{_WRITTEN}" lengthAdjust="spacingAndGlyphs"' if is_long else ""

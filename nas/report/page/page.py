@@ -14,13 +14,11 @@ from plotly.offline import get_plotlyjs
 
 from nas._version import __version__
 from nas.report.comparison import Comparison
-from nas.report.page import charts
+from nas.report.page import charts, network
+from nas.report.page.colours import colour_of
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.reported import Reported
-
-_COLOURS = ("#2563eb", "#ea580c", "#059669", "#c026d3", "#ca8a04", "#0891b2", "#dc2626", "#7c3aed")
-"""Colours of operators in drawings; further operators begin anew."""
 
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
@@ -33,7 +31,7 @@ def page(study: Reported) -> str:
 def render(contents: Contents) -> str:
     """Return a report as HTML. Texts that come from users or files are escaped; drawings are ours."""
     operators = dict.fromkeys(name for member in contents.members for name in member.operators)
-    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(operators)}
+    colours = {name: colour_of(name) for name in operators}
     figures = {name: chart.figure for name, chart in contents.charts.items()}
     return _render("report.html", figures, contents=contents, colours=colours)
 
@@ -58,7 +56,7 @@ def _render(template: str, figures: Mapping[str, object], **values: object) -> s
     environment = Environment(
         loader=PackageLoader("nas.report.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["whole_options"] = _with_whole_options
+    environment.filters |= {"whole_options": _with_whole_options, "style": network.style}
     return environment.get_template(template).render(
         css=(resources.files("nas.report.page") / "templates" / "report.css").read_text(encoding="utf-8"),
         figures=_in_script(figures),
