@@ -3,6 +3,7 @@
     python -m benchmarks.scale rates --csv rates.csv [--storages sqlite postgresql] [--finished 10 100 1000 10000]
     python -m benchmarks.scale rates --csv running.csv --storages postgresql --finished 1000 --running 10 100 1000
     python -m benchmarks.scale workers --csv workers.csv [--workers 10 100 1000] [--sleep 20] [--seconds 60]
+    python -m benchmarks.scale workers --workers 100 300 1000 --sleep 10 10 30 --ramp 30 --connections 2500
 
 `rates` fills a study with trials and lets one worker, in a process of its own, propose and end some more. An ask is all
 that a worker does between two trainings to get an architecture; a tell is all that it does to end a trial; a tick, what
@@ -10,7 +11,9 @@ a supervisor does every second. The training itself is a formula. Statements are
 each of them costs a round trip. Connections are those that the worker holds while it trains.
 
 `workers` lets many workers run at once, as threads of a few processes, whose trainings sleep. The threads of a process
-share what they have read of the trials. PostgreSQL is Debian's, started on a free port with its usual settings.
+share what they have read of the trials. More workers than the storage carries wait: then the asks a second are its
+most, and its processor seconds an ask, of the workers' processes and of the server, say what limits them. PostgreSQL is
+Debian's, started on a free port with its usual settings.
 """
 
 import argparse
@@ -24,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +62,13 @@ def main() -> None:
     parser.add_argument("--finished", nargs="+", type=int, default=(10, 100, 1000, 10000))
     parser.add_argument("--running", nargs="+", type=int, default=(0,))
     parser.add_argument("--workers", nargs="+", type=int, default=(10, 100, 1000))
-    parser.add_argument("--sleep", type=float, default=20.0, help="seconds of a simulated training")
+    parser.add_argument(
+        "--sleep",
+        nargs="+",
+        type=float,
+        default=(20.0,),
+        help="seconds of a training, one, or one for each of --workers",
+    )
     parser.add_argument("--ramp", type=float, default=0.0, help="seconds within which simulated workers begin")
     parser.add_argument("--seconds", type=float, default=60.0, help="for which they are measured after that")
     parser.add_argument("--connections", type=int, default=100, help="max_connections of the server")
@@ -69,9 +79,11 @@ def main() -> None:
         return
     if options.what == "workers":
         with tempfile.TemporaryDirectory() as folder:
-            for number in options.workers:
-                study = Path(options.folder or folder).absolute() / f"workers-{number}"
-                report(options, simulated_workers.run(study, options, number))
+            sleeps = options.sleep * (len(options.workers) // len(options.sleep))
+            runs = product(options.samplers, zip(options.workers, sleeps, strict=True))
+            for index, (sampler, (number, sleep)) in enumerate(runs):
+                study = Path(options.folder or folder).absolute() / f"workers-{index}"
+                report(options, simulated_workers.run(study, options, sampler=sampler, workers=number, sleep=sleep))
         return
     rates(options)
 
