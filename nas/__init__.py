@@ -125,6 +125,7 @@ def resume(
     data: FilePath | None = None,
     weights: FilePath | None = None,
     storage: str | None = None,
+    trust: bool = False,
     runs: FilePath = RUNS,
 ) -> "Study":
     """Continue a study until its number of trials is reached, and return it.
@@ -141,6 +142,7 @@ def resume(
         data: where the data set lies now, if the study was moved. Default: as before.
         weights: where the checkpoint lies now from which the study started. Default: as before.
         storage: address of the database with the study's trials, including its password, which is not saved.
+        trust: run the operators that the study brings as Python files, though you have not run them on this machine.
         runs: folder of all studies.
 
     Raises:
@@ -170,6 +172,7 @@ def resume(
             weights=weights,
             ray=ray,
             gpus_per_worker=gpus_per_worker,
+            trust=trust,
             trials=trials,
             timeout=timeout,
             workers=workers,
@@ -242,11 +245,12 @@ def confirm(
     return verdict
 
 
-def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
+def open_study(study: str, *, trust: bool = False, runs: FilePath = RUNS) -> "Study":
     """Open a study to look at its trials and to export from it; nothing is trained.
 
     Args:
         study: name of the study.
+        trust: run the operators that the study brings as Python files, though you have not run them on this machine.
         runs: folder of all studies.
 
     Raises:
@@ -256,10 +260,14 @@ def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
     from nas.study.folders import existing
 
     folder = existing(study, Path(runs))
+    from nas.study import operator_files
     from nas.study.fetching import fetched
     from nas.study.study import Study
 
-    return fetched(Study.open(folder))
+    opened = fetched(Study.open(folder))
+    if trust:
+        operator_files.trust(folder)
+    return opened
 
 
 def trust_further(study: str, *others: str, runs: FilePath = RUNS) -> "FurtherTrust":

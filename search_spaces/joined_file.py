@@ -15,6 +15,7 @@ from search_spaces.errors import SpecError
 from search_spaces.grammar import MEMBERS, JoinedHeading, Member
 from search_spaces.joined_space import JoinedSpace, Space
 from search_spaces.space import SearchSpace
+from search_spaces.yaml_text import parse_yaml
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of members: they are names of folders and parts of Optuna's parameter names."""
@@ -89,6 +90,16 @@ def text(space: str | Path, *, scale: str | None = None, modules: Sequence[str] 
             raise SpecError(found.mistakes)
         return space_file.dump(found.document())
     return space_file.dump(found.document)
+
+
+def modules(space: str | Path) -> tuple[str, ...]:
+    """Return the Python files that a space names, or several spaces together: loading it runs them.
+
+    Raises:
+        SpecError: as for `text`.
+    """
+    document = parse_yaml(text(space))
+    return tuple(dict.fromkeys(path for part in space_file.parts(document) for path in space_file.modules(part)))
 
 
 def parse(document: Mapping[str, Any]) -> Space:

@@ -64,6 +64,14 @@ def parts(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [one for one in members if isinstance(one, dict)] if isinstance(members, list) else []
 
 
+def modules(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the Python files that a space's content names; none if the key is not a list of texts."""
+    named = document.get("modules") or ()
+    listed = (named,) if isinstance(named, str) else named
+    is_list = isinstance(listed, list | tuple) and all(isinstance(one, str) for one in listed)
+    return tuple(listed) if is_list else ()
+
+
 def _make_absolute(document: dict[str, Any], folder: Path) -> None:
     """Replace the paths in a space's content, which are relative to the folder of its file."""
     base, modules = document.get("base"), document.get("modules")
@@ -99,7 +107,6 @@ def _copy(module: Path, folder: Path, taken: Collection[str]) -> str:
     """Copy a user's operator file to `modules/` in a folder; return its name there."""
     source = user_modules.read(module)
     name = source.file_name if source.file_name not in taken else f"{module.stem}_{len(taken)}.py"
-    user_modules.trust(source)
     (folder / "modules").mkdir(exist_ok=True)
     write_atomically(folder / "modules" / name, source.text)
     return name
@@ -144,11 +151,9 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
 
 def _load_parts(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
     """Load the users' operators and the base model that a file names, even if other keys have mistakes."""
-    modules, name, scale = document.get("modules") or (), document.get("base"), document.get("scale", "")
+    name, scale = document.get("base"), document.get("scale", "")
     try:
-        listed = (modules,) if isinstance(modules, str) else modules
-        if isinstance(listed, list | tuple) and all(isinstance(one, str) for one in listed):
-            user_modules.load_all(listed, None)
+        user_modules.load_all(modules(document), None)
     except SpecError as error:
         mistakes.extend(error.mistakes)
     if not isinstance(name, str) or not isinstance(scale, str):

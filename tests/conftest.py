@@ -319,10 +319,12 @@ def milliseconds_of(deployed: Deployed) -> float:
 
 
 @pytest.fixture
-def no_module_is_trusted() -> Iterator[None]:
-    """Forget the operators' files that a test loaded: their text would be trusted."""
+def no_module_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trust no operator file of another test, and forget those that a test loaded: their text would be trusted."""
     modules = set(sys.modules)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
     for name in set(sys.modules) - modules:
         if name.startswith("nas_user_"):
             del sys.modules[name]

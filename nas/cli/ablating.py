@@ -67,6 +67,7 @@ def ablate(
     margin: options.Margin = None,
     dry_run: options.DryRun = False,
     yes: Yes = False,
+    trust: options.Trust = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
 ) -> None:
@@ -81,7 +82,7 @@ def ablate(
       nas ablate STUDY --trial 7 --seeds 6    three more
       nas ablate STUDY --trial 7 --dry-run    how many trainings, how long
     """
-    before = opening.opened(study, runs)
+    before = opening.opened(study, runs, trust=trust)
     of_trainings = {name: typed[name] for name in ("epochs", "fraction", "val_images")}
     of_run = {name: value for name, value in typed.items() if name not in of_trainings}
     from nas.words import more_seeds_than_asked

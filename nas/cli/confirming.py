@@ -116,6 +116,7 @@ def confirm(
     rounds: Rounds = None,
     dry_run: options.DryRun = False,
     yes: Yes = False,
+    trust: options.Trust = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
 ) -> None:
@@ -151,7 +152,7 @@ def confirm(
     if formats:
         settings = {"threads": threads, "images": calibration, "seed": calibration_seed}
         files = measured_files.wanted(formats, precision, {}, check=True, **settings)
-    before = opening.opened(study, runs)
+    before = opening.opened(study, runs, trust=trust)
     if longer:
         of_run = {name: value for name, value in typed.items() if name not in _OF_TRAININGS}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)

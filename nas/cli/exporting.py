@@ -7,7 +7,7 @@ import typer
 
 from nas.cli import fronts, measured_files, opening, show
 from nas.cli.measured_files import CalibrationImages, CalibrationSeed, Threads
-from nas.cli.options import Name, Runs, TextFormat
+from nas.cli.options import Name, Runs, TextFormat, Trust
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def export(
             help="Register the model in MLflow, too, under this name, as its first or next version.",
         ),
     ] = None,
+    trust: Trust = False,
     runs: Runs = RUNS,
     shown: TextFormat = "text",
 ) -> None:
@@ -99,7 +100,7 @@ def export(
             formats, precision, arguments, check=check, threads=threads, images=calibration, seed=calibration_seed
         )
         names, arguments, check = (), {}, False
-    opened = opening.opened(study, runs)
+    opened = opening.opened(study, runs, trust=trust)
     with show.err.status("reading the study") as status:
         exported = opened.export(
             trial=trial,

@@ -179,6 +179,14 @@ Modules = Annotated[
         "uses. Files named inside a model file are not run unless they are given here.",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust",
+        help="Run the operators that the study brings as Python files, though you have not run them on this machine; "
+        "remembered. Read them first.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Begin a search that takes over a day without being asked.")]
 SearchFormat = Annotated[

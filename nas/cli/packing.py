@@ -79,7 +79,8 @@ def unpack(
     show.lines([f"unpacked: {', '.join(found.studies)}"])
     if found.code:
         listed = " ".join(shlex.quote(str(path)) for path in found.code)
-        show.lines([f"it brings operators as Python code, which a search runs: read {listed}"])
+        when = "runs only with --trust" if found.is_foreign else "a search runs"
+        show.lines([f"it brings operators as Python code, which {when}: read {listed}"])
     if found.missing_data:
         show.lines([f"its data set is not here: {found.missing_data}"])
     if found.missing_weights:
@@ -89,4 +90,5 @@ def unpack(
     data = " --data PATH/data.yaml" if found.missing_data else ""
     where_now = "FOLDER" if found.has_members else "FILE.pt"
     weights = f" --weights {where_now}" if found.missing_weights else ""
-    show.lines([f"go on with it: nas resume {found.study}{data}{weights}{where}"])
+    trust = " --trust" if found.is_foreign else ""
+    show.lines([f"go on with it: nas resume {found.study}{data}{weights}{trust}{where}"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import opening, show
-from nas.cli.options import Name, Runs, TextFormat, command_for
+from nas.cli.options import Name, Runs, TextFormat, Trust, command_for
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def report(
             show_default=False,
         ),
     ] = None,
+    trust: Trust = False,
     runs: Runs = RUNS,
     shown: TextFormat = "text",
 ) -> None:
@@ -53,7 +54,7 @@ def report(
         require_place(out, "out")
     if mlflow and out is not None:
         raise SpecError(f"mlflow: it gets the page in the study's folder, not {out} (leave out --out)")
-    opened = opening.opened(study, runs)
+    opened = opening.opened(study, runs, trust=trust)
     with show.err.status("reading the study"):
         written = opened.report(out)
     show.result(str(written), {"file": str(written), "bytes": written.stat().st_size}, shown)

@@ -34,6 +34,7 @@ def reproduce(
     study: options.Name,
     trial: Trial,
     anyway: Anyway = False,
+    trust: options.Trust = False,
     runs: options.Runs = RUNS,
     shown: options.TextFormat = "text",
 ) -> None:
@@ -48,7 +49,7 @@ def reproduce(
 
       nas reproduce v9t-digits --trial 4
     """
-    opened = opening.opened(study, runs)
+    opened = opening.opened(study, runs, trust=trust)
     from nas.workflows import reproduce as workflow
 
     try:

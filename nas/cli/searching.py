@@ -149,7 +149,9 @@ def _begin(plan: "Plan") -> "Study":
         "storage": "Address of the database that holds the study's trials, with its password, which is not saved.",
     },
 )
-def resume(study: options.Name, typed: options.Typed, shown: options.Shown = "table") -> None:
+def resume(
+    study: options.Name, typed: options.Typed, trust: options.Trust = False, shown: options.Shown = "table"
+) -> None:
     """Continue a study where it stopped, and print its front; finished trials are not trained again.
 
     nas resume v9t-digits
@@ -159,7 +161,7 @@ def resume(study: options.Name, typed: options.Typed, shown: options.Shown = "ta
         from nas.workflows import begin
         from nas.workflows.ray_cluster import RayCluster
 
-        resumed = begin.resume(study, **typed)
+        resumed = begin.resume(study, trust=trust, **typed)
     _run(resumed, RayCluster.of(typed["ray"], typed["gpus_per_worker"], resumed.file.storage), shown)
 
 

@@ -24,6 +24,14 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was stopped, after its last whole epoch.")
     ] = False,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Run the operators that the study brings as Python files, though you have not run them on this "
+            "machine, and open checkpoints that could run code. Look at them first.",
+        ),
+    ] = False,
     runs: Runs = RUNS,
     shown: TextFormat = "text",
 ) -> None:
@@ -40,16 +48,16 @@ def train(
 
     if "=" in study:
         raise SpecError(f"{study}: a study is expected first; nas yolo train {study} ... trains any model file")
-    opened = opening.opened(study, runs)
+    opened = opening.opened(study, runs, trust=trust)
     from nas.workflows import full_training
 
     again = f"{command_for('train', opened)}{'' if trial is None else f' --trial {trial}'} --resume"
     try:
         with show.others_on_stderr():
             if resume:
-                done = full_training.resume(opened, context.args, trial=trial)
+                done = full_training.resume(opened, context.args, trial=trial, trust=trust)
             else:
-                done = full_training.train(opened, context.args, trial=trial, best=best)
+                done = full_training.train(opened, context.args, trial=trial, best=best, trust=trust)
     except KeyboardInterrupt:
         show.lines([f"stopped; go on with: {again}"])
         raise

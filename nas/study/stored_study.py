@@ -86,12 +86,14 @@ class StoredStudy:
         """Search space, from the study's copy of the file; not needed to read finished trials.
 
         Raises:
-            StudyError: it has changed since the study was created.
+            StudyError: it has changed since the study was created, or brings operators that the user has not run.
         """
+        from nas.study.operator_files import require_trusted  # noqa: PLC0415 - PyTorch, as the next
         from search_spaces import joined_file  # noqa: PLC0415 - PyTorch, which only trials of older versions need
 
         path, before = self.folder / SPACE, self.settings.space_hash
         try:
+            require_trusted(self.folder)
             space = joined_file.load(path)
         except SpecError as error:
             mistakes = "; ".join(error.mistakes)

@@ -10,7 +10,7 @@ from nas import addresses
 from nas.locks import Lock
 from nas.paths import RUNS
 from nas.settings import RunSettings, Settings
-from nas.study import identity
+from nas.study import identity, operator_files
 from nas.study.creation import create
 from nas.study.folders import STUDY, default_storage, existing, make_folder, runs_option
 from nas.study.links import require_no_links_out
@@ -39,6 +39,7 @@ def resume(
     weights: str | PathLike[str] | None = None,
     ray: str | None = None,
     gpus_per_worker: float | None = None,
+    trust: bool = False,
     **changes: Any,
 ) -> Study:
     """Resume an existing study, with changes to its run: trials, timeout, workers, device or trial_memory.
@@ -49,14 +50,17 @@ def resume(
         weights: where the checkpoint lies now from which the stock model's training started.
         ray: address of the Ray cluster on which it will be run; None for this machine.
         gpus_per_worker: on the Ray cluster.
+        trust: run the operator files that the study brings, also if this user has not run them before.
 
     Raises:
         SpecError: no such study, more workers than cores, or another storage than the study's; see `RayCluster.of`.
         DataError: its data set cannot be trained on any more.
         StudyError: its space or its data set has changed; another process runs it; its storage is another study's; a
-            link leads out of its folder.
+            link leads out of its folder; its operators are not trusted.
     """
     study = Study.open(existing(name, Path(runs)))
+    if trust:
+        operator_files.trust(study.folder)
     if storage is not None:
         _set_password(study, storage)
     cluster = RayCluster.of(ray, gpus_per_worker, study.file.storage, device=changes.get("device"))

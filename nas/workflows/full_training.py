@@ -5,23 +5,24 @@ from pathlib import Path
 
 from nas.study.full_trainings import FullTraining, full_trainings, next_folder, unfinished
 from nas.study.links import require_writable_within
-from nas.study.shared_definition import MODULES
 from nas.study.study import Study
 from nas.workflows import yolo_command
 from search_spaces.errors import SpecError
-from search_spaces.operators import modules as user_modules
 from trials.training.full_training import restore_checkpoints
 
 _CHOSEN_HERE = ("model", "resume", "project", "name", "exist_ok", "task", "mode")
 
 
-def train(study: Study, words: Sequence[str], *, trial: int | None, best: str | None) -> FullTraining:
+def train(
+    study: Study, words: Sequence[str], *, trial: int | None, best: str | None, trust: bool = False
+) -> FullTraining:
     """Export a trial's model, and train it in `full/trial-0007` of the study's folder.
 
     Args:
         words: Ultralytics' arguments, such as `epochs=300`.
         trial: its number; None takes the best of the Pareto front.
         best: `map`, `knee` or `cheapest`; by default `map`. Not together with a trial.
+        trust: open checkpoints that could run code, as `nas yolo --trust` does.
 
     Raises:
         SpecError: an argument that is chosen here or that Ultralytics does not have; no such trial or choice.
@@ -32,28 +33,28 @@ def train(study: Study, words: Sequence[str], *, trial: int | None, best: str | 
     folder = next_folder(study.folder, exported.record.trial)
     require_writable_within(study.folder, folder)
     place = [f"project={folder.parent}", f"name={folder.name}", "exist_ok=True"]
-    yolo_command.run(["train", *exported.train_arguments, f"imgsz={exported.deploy_size}", *words, *place])
+    yolo_command.run(["train", *exported.train_arguments, f"imgsz={exported.deploy_size}", *words, *place], trust=trust)
     return _finished(study.folder, folder)
 
 
-def resume(study: Study, words: Sequence[str], *, trial: int | None) -> FullTraining:
+def resume(study: Study, words: Sequence[str], *, trial: int | None, trust: bool = False) -> FullTraining:
     """Go on with the last full training that has not ended, after its last whole epoch.
 
     Args:
         words: Ultralytics' arguments that a resumed training may change, such as `device=1`.
         trial: whose training; None for that of any trial.
+        trust: open checkpoints that could run code, as `nas yolo --trust` does.
 
     Raises:
-        SpecError: there is none; an argument that is chosen here; the study's copy of an operator file cannot be read.
-        StudyError: a link leads out of the study's folder.
+        SpecError: there is none; an argument that is chosen here.
+        StudyError: a link leads out of the study's folder; its space cannot be read, or its operators are not trusted.
     """
     _require_free(words)
     found = unfinished(study.folder, trial, name=study.name)
     require_writable_within(study.folder, found.folder)
     restore_checkpoints(found.folder / "weights")
-    copies = sorted((study.folder / MODULES).glob("*"))
-    user_modules.load_all(map(str, copies), None)  # the checkpoint names their classes
-    yolo_command.run(["train", f"model={found.last}", "resume=True", *words])
+    _ = study.space  # loads the operators whose classes the checkpoint names
+    yolo_command.run(["train", f"model={found.last}", "resume=True", *words], trust=trust)
     return _finished(study.folder, found.folder)
 
 

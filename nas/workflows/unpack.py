@@ -38,6 +38,7 @@ class Unpacked:
         study: name of the one that was packed.
         studies: names of all.
         code: Python files with operators of the packer, which a search runs.
+        is_foreign: whether this user has not run one of them, so that they run only with `--trust`.
         missing_data: path of the data set, if it is not on this machine.
         missing_weights: paths of the checkpoints that it started from, of several members, that are not here.
         has_members: whether each of several members started from a checkpoint of its own.
@@ -46,6 +47,7 @@ class Unpacked:
     study: str
     studies: Sequence[str]
     code: Sequence[Path]
+    is_foreign: bool = False
     missing_data: str = ""
     missing_weights: Sequence[str] = ()
     has_members: bool = False
@@ -221,6 +223,11 @@ def _unpacked(manifest: Manifest, names: Mapping[str, str], runs: Path) -> Unpac
     folder = runs.absolute() / names[manifest.study]
     settings: Any = StudyFile.read(folder).settings
     code = [path for new in names.values() for path in sorted((runs / new / "modules").glob("*.py"))]
+    is_foreign = False
+    if code:
+        from search_spaces.operators import modules as user_modules  # noqa: PLC0415 - PyTorch, which few archives need
+
+        is_foreign = bool(user_modules.untrusted(map(str, code)))
     has_data = settings.data == DIGITS or settings.budget.data.is_file()
     weights = [budget.weights for budget in (settings.base, settings.budget) if budget and budget.weights]
     weights += [one.path for one in settings.member_weights]
@@ -229,6 +236,7 @@ def _unpacked(manifest: Manifest, names: Mapping[str, str], runs: Path) -> Unpac
         study=folder.name,
         studies=list(names.values()),
         code=code,
+        is_foreign=is_foreign,
         missing_data="" if has_data else str(settings.budget.data),
         missing_weights=tuple(dict.fromkeys(missing)),
         has_members=bool(settings.member_weights),

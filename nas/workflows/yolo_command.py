@@ -4,8 +4,11 @@ import sys
 from collections.abc import Sequence
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str], *, trust: bool = False) -> None:
     """Run `yolo` with arguments, in this process.
+
+    Args:
+        trust: open checkpoints that could run code, as with `--trust` among the arguments.
 
     Raises:
         SpecError: an argument or a model file is wrong.
@@ -20,7 +23,8 @@ def run(arguments: Sequence[str]) -> None:
 
     with yolo_inputs.mistakes_in_one_line():  # what is checked is what Ultralytics will read
         typed = [word.removesuffix(",") for word in cfg.merge_equals_args(sys.argv)]
-    words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(typed))
+    words, is_trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(typed))
+    trusted = trust or is_trusted
     sys.argv[:] = yolo_inputs.with_resumed_model(full_training.prepare_command(words))
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
     sys.argv[:] = yolo_inputs.with_task(sys.argv)

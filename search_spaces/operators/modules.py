@@ -37,15 +37,18 @@ ENTRY_POINT = "nas.operators"
 
 
 def load(path: Path) -> tuple[Operator, ...]:
-    """Load a Python file, or a folder of them, and add its operators to `OPERATORS`.
+    """Load a Python file, or a folder of them, that the user has named, and add its operators to `OPERATORS`.
 
-    Nothing changes if they are in it already.
+    Nothing changes if they are in it already. From now on its text is trusted (`is_trusted`).
 
     Raises:
         SpecError: the file is missing or no Python, defines neither operator nor layer, or an operator whose name is in
             use.
     """
-    return _load(read(path), path)
+    source = read(path)
+    found = _load(source, path)
+    trust(source)
+    return found
 
 
 def read(path: Path) -> Source:
@@ -158,6 +161,15 @@ def _is_there(path: str) -> bool:
         return False
 
 
+def untrusted(paths: Iterable[str]) -> list[Source]:
+    """Return the texts of those files that this user has not run; what cannot be read is for loading to refuse."""
+    sources = []
+    for path in paths:
+        with suppress(SpecError):
+            sources.append(read(Path(path)))
+    return [source for source in sources if not is_trusted(source)]
+
+
 def _require_trusted(source: Source) -> None:
     if not is_trusted(source):
         reason = "Python code, which a model file is not trusted to run; if you trust it, name it yourself"
@@ -165,15 +177,15 @@ def _require_trusted(source: Source) -> None:
 
 
 def is_trusted(source: Source) -> bool:
-    """Return whether a text has run in this process already, or was written by this package for this user."""
+    """Return whether a text has run in this process already, or the user has named it or let it run on this machine."""
     return module_name(source) in sys.modules or _trust_mark(source).is_file()
 
 
 def trust(source: Source) -> None:
-    """Mark a text that this package writes into a folder of the user as trusted, so that a model file may name it.
+    """Mark a text that the user has named as trusted, so that a model file may name it and a study may bring it.
 
     The mark is an empty file in the cache folder, named by the text's SHA-256; an archive from elsewhere cannot bring
-    it. If the cache folder cannot be written, the user has to name the file with `--modules`.
+    it. If the cache folder cannot be written, the user has to name the file again.
     """
     with suppress(OSError):
         _trust_mark(source).parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,6 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from nas.study.full_trainings import full_trainings, next_folder, unfinished
 from nas.workflows import full_training, yolo_command
 from search_spaces.errors import SpecError
-from search_spaces.operators import modules
 from trials.training.full_training import FullTrainer, restore_checkpoints
 
 HEADER = "epoch,time,metrics/mAP50-95(B)\n"
@@ -58,8 +57,8 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Sequence[s
     """Return the command lines that Ultralytics gets; it trains nothing."""
     commands: list[Sequence[str]] = []
 
-    def run(words: Sequence[str]) -> None:
-        commands.append(words)
+    def run(words: Sequence[str], *, trust: bool) -> None:
+        commands.append([*words, "--trust"] if trust else words)
         begin(tmp_path / "full/trial-0004", 0.1, 0.2)
 
     monkeypatch.setattr(yolo_command, "run", run)
@@ -72,7 +71,7 @@ def study(tmp_path: Path) -> Any:
     exported = SimpleNamespace(
         record=SimpleNamespace(trial=4), train_arguments=("model=m.yaml", "data=d.yaml"), deploy_size=640
     )
-    return SimpleNamespace(folder=tmp_path, name="s", export=lambda **_: exported)
+    return SimpleNamespace(folder=tmp_path, name="s", export=lambda **_: exported, space=None)
 
 
 def test_arguments_are_passed_to_ultralytics(study: Any, commands: list[Sequence[str]], tmp_path: Path) -> None:
@@ -97,14 +96,11 @@ def test_resuming_goes_on_from_the_last_whole_checkpoint(
     assert (weights / "last.pt").read_text() == "whole"
 
 
-@pytest.mark.usefixtures("commands", "no_module_is_trusted")
-def test_resuming_loads_the_operators_of_the_study(study: Any, tmp_path: Path) -> None:
-    (tmp_path / "modules").mkdir()
-    text = "from torch import nn\n\nclass InThisStudy(nn.Identity):\n    pass\n"
-    (tmp_path / "modules" / "user.py").write_text(text, encoding="utf-8")
-    begin(tmp_path / "full/trial-0004", 0.1)
-    assert full_training.resume(study, [], trial=None).is_finished
-    assert modules.is_trusted(modules.read(tmp_path / "modules" / "user.py"))
+def test_trust_is_passed_on(study: Any, commands: list[Sequence[str]], tmp_path: Path) -> None:
+    full_training.train(study, [], trial=4, best=None, trust=True)
+    begin(tmp_path / "full/trial-0004-2", 0.1)
+    full_training.resume(study, [], trial=None, trust=True)
+    assert [words[-1] for words in commands] == ["--trust", "--trust"]
 
 
 def test_what_nas_train_chooses_cannot_be_given(study: Any, commands: list[Sequence[str]]) -> None:

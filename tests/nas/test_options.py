@@ -300,8 +300,8 @@ class TestPython:
     def test_resume_takes_options_of_a_search_with_their_types(self) -> None:
         types = typing.get_type_hints(nas.resume, localns={"Study": Study})
         declared_types = typing.get_type_hints(SearchOptions)
-        assert {name: declared_types[name] for name in types if name not in {"study", "return"}} == {
-            name: kind for name, kind in types.items() if name not in {"study", "return"}
+        assert {name: declared_types[name] for name in types if name not in {"study", "trust", "return"}} == {
+            name: kind for name, kind in types.items() if name not in {"study", "trust", "return"}
         }
         typed = set(parameters("resume"))
         assert types.keys() - {"return"} == typed - {"shown"}  # the format of what the command prints
