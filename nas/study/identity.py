@@ -24,6 +24,9 @@ WHERE name LIKE 'nas/%' AND artifact_location LIKE 'file:%/mlartifacts' AND arti
 _MOVE_RUNS = """\
 UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)
 WHERE experiment_id = ? AND instr(artifact_uri, ?) = 1"""
+_MOVE_MODELS = """\
+UPDATE logged_models SET artifact_location = ? || substr(artifact_location, ?)
+WHERE experiment_id = ? AND instr(artifact_location, ?) = 1"""
 
 
 def verify(study: Study) -> str:
@@ -155,4 +158,5 @@ def relocate_artifacts(tracking: str) -> None:
         for experiment, before in moved:
             location = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
             database.execute(location, (beside, experiment))
-            database.execute(_MOVE_RUNS, (beside, len(before) + 1, experiment, f"{before}/"))
+            for move in (_MOVE_RUNS, _MOVE_MODELS):
+                database.execute(move, (beside, len(before) + 1, experiment, f"{before}/"))

@@ -67,7 +67,7 @@ def require_named(address: str, variable: str, folder: Path) -> None:
     """
     if _lies_within(address, folder) or _mark(address, variable).is_file():
         return
-    if _bare(addresses.given(variable)) == _bare(address):
+    if was_named(address, variable):
         with suppress(EnvironmentProblem):
             remember(address, variable, folder)
         return
@@ -77,6 +77,11 @@ def require_named(address: str, variable: str, folder: Path) -> None:
         f"{folder / STUDY}: {key}: {bare} was not named by you on this machine, and a study from elsewhere may name "
         f"any server or file (to use it, name it once: {variable}={shlex.quote(bare)} {command(verb, folder)})"
     )
+
+
+def was_named(address: str, variable: str) -> bool:
+    """Return whether the user has named an address: in the environment of this process, or earlier."""
+    return _mark(address, variable).is_file() or _bare(addresses.given(variable)) == _bare(address)
 
 
 def _lies_within(address: str, folder: Path) -> bool:

@@ -5,8 +5,6 @@ server, which keeps the locks of the machine that was cut off.
 """
 
 import os
-import shlex
-import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +12,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import event, make_url
 
 from nas import addresses
-from search_spaces.errors import EnvironmentProblem
+from nas.private_files import require_private
 
 _OF_CLIENT: dict[str, int] = {
     "connect_timeout": 10,
@@ -37,8 +35,6 @@ _SET = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
 """A server of an older version lacks some of them."""
 _IDLE_CONNECTIONS = 1
 
-_OTHERS = 0o077
-"""Mode bits by which others read, write or run a file."""
 
 Storage = TypeVar("Storage", bound=RDBStorage)
 
@@ -68,12 +64,7 @@ def require_private_password_file(url: str) -> None:
     path = Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
     if not addresses.is_postgresql(url) or not path.is_file():
         return
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & _OTHERS:
-        raise EnvironmentProblem(
-            f"storage: {path} holds passwords, and other users may open it (mode {mode:o}); it is not read then "
-            f"(chmod 600 {shlex.quote(str(path))})"
-        )
+    require_private(path, "it is not read then", "storage: ")
 
 
 def with_server_timeouts(storage: Storage) -> Storage:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from nas.addresses import without_password
+from nas.private_files import require_private
 from nas.tracking.context import DataInput
 from nas.tracking.database import locked, sqlite_file
 from search_spaces.errors import EnvironmentProblem, unwrapped
@@ -44,6 +45,8 @@ from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
+from nas.tracking.artifact_places import limit_of, require_within  # noqa: E402 - it imports MLflow
+
 _log = logging.getLogger(__name__)
 if os.environ["MLFLOW_LOGGING_LEVEL"] == "WARNING":  # as set above
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is raised anyway
@@ -60,7 +63,13 @@ _SERVERS = ("http:", "https:", "databricks")
 
 
 def client_of(uri: str) -> MlflowClient:
-    """Return a client of MLflow at an address, in the environment that this module has set."""
+    """Return a client of MLflow at an address, in the environment that this module has set.
+
+    Raises:
+        EnvironmentProblem: it is a server, and other users may open MLflow's file of passwords.
+    """
+    if uri.startswith(_SERVERS):
+        require_private(Path.home() / ".mlflow" / "credentials", "it is used only if no one else can read it")
     return MlflowClient(tracking_uri=uri)
 
 
@@ -94,7 +103,7 @@ def ui_environment(uri: str) -> dict[str, str]:
 class Run:
     """One run, with the contents that MLflow has; these are not written again."""
 
-    def __init__(self, client: MlflowClient, run: Any) -> None:
+    def __init__(self, client: MlflowClient, run: Any, limit: Path | None) -> None:
         self.id: str = run.info.run_id
         self.status: str = run.info.status
         self.began: int = run.info.start_time
@@ -104,6 +113,7 @@ class Run:
         self.data: frozenset[str] = data_of(run)
         self._models = {one.model_id for one in getattr(run.outputs, "model_outputs", None) or ()}
         self._client = client
+        self._artifacts, self._limit = str(run.info.artifact_uri), limit
         self._latest: dict[str, float] = dict(run.data.metrics)
         self._steps: dict[str, set[int]] = {}
 
@@ -209,7 +219,11 @@ class Run:
         """Upload a file as an artifact; one of this name is replaced.
 
         `log_text` is not used: a killed process would leave its temporary folder.
+
+        Raises:
+            EnvironmentProblem: it would be written outside of the folder of all studies.
         """
+        require_within(self._limit, self._artifacts, [Path(folder or "", file.name)])
         self._client.log_artifact(self.id, str(file), folder)
 
     def set_status(self, status: str, at: int | None = None) -> None:
@@ -248,15 +262,16 @@ class Runs:
         key: name of the tag by which they are found.
 
     Raises:
-        EnvironmentProblem: the experiment was deleted.
+        EnvironmentProblem: the experiment was deleted, or its artifacts are outside of the folder of all studies.
     """
 
     def __init__(self, uri: str, experiment: str, artifacts_beside: Path, tags: Mapping[str, str], *, key: str) -> None:
         self.tags = dict(tags)
         self._experiment_tags: dict[str, str] = {}
         self._query = f"tags.`{key}` = '{tags[key]}'"
+        self._limit = limit_of(uri)
         with locked(uri):
-            self.client = MlflowClient(tracking_uri=uri)
+            self.client = client_of(uri)
             self.experiment = self._find_or_create(uri, experiment, artifacts_beside)
 
     def _find_or_create(self, uri: str, experiment: str, artifacts_beside: Path) -> str:
@@ -282,6 +297,7 @@ class Runs:
                 f"MLFLOW_TRACKING_URI={without_password(uri)} "
                 f"python -m mlflow experiments restore --experiment-id {found.experiment_id}"
             )
+        require_within(self._limit, found.artifact_location)
         self._experiment_tags = dict(found.tags)
         return str(found.experiment_id)
 
@@ -299,7 +315,7 @@ class Runs:
             page = self.client.search_runs(
                 [self.experiment], self._query, order_by=["attributes.start_time ASC"], page_token=token
             )
-            yield from (Run(self.client, run) for run in page)
+            yield from (Run(self.client, run, self._limit) for run in page)
             token = page.token
             if not token:
                 return
@@ -322,7 +338,18 @@ class Runs:
             tags: beside those of all runs.
             at: start time in milliseconds since 1970; by default now.
         """
-        return Run(self.client, self.client.create_run(self.experiment, at or now(), {**self.tags, **tags}, name))
+        run = self.client.create_run(self.experiment, at or now(), {**self.tags, **tags}, name)
+        return Run(self.client, run, self._limit)
+
+    def send_model(self, model: Any, folder: Path) -> None:
+        """Upload the files of a folder as those of a model.
+
+        Raises:
+            EnvironmentProblem: they would be written outside of the folder of all studies.
+        """
+        files = [path.relative_to(folder) for path in folder.rglob("*")]
+        require_within(self._limit, model.artifact_location, ["", *files])
+        self.client.log_model_artifacts(model.model_id, str(folder))
 
 
 def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:

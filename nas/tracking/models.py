@@ -122,7 +122,7 @@ class LoggedModels:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of type hints in modules of MLflow that are imported here
                 _save(TrialFiles.of(self._folder, record.trial), folder / "saved", model, run_id)
-            self._runs.client.log_model_artifacts(model.model_id, str(folder / "saved"))
+            self._runs.send_model(model, folder / "saved")
             shutil.rmtree(folder)
 
 

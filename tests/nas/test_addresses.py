@@ -266,6 +266,26 @@ class TestPasswordsAreSeenNowhere:
             f"(chmod 600 '{file}')"
         )
 
+    def test_mlflows_file_of_passwords_that_others_may_open_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from nas.tracking.mlflow_runs import client_of
+
+        monkeypatch.setenv("HOME", str(tmp_path))
+        file = tmp_path / ".mlflow" / "credentials"
+        file.parent.mkdir()
+        file.write_text("[mlflow]\nmlflow_tracking_password = s3cr3t\n")
+        file.chmod(0o644)
+        with pytest.raises(EnvironmentProblem) as found:
+            client_of("http://127.0.0.1:1")
+        assert str(found.value) == (
+            f"{file} holds passwords, and other users may open it (mode 644); it is used only if no one else can read "
+            f"it (chmod 600 {file})"
+        )
+        client_of(f"sqlite:///{tmp_path}/mlflow.db")  # for which MLflow reads no such file
+        file.chmod(0o600)
+        client_of("http://127.0.0.1:1")
+
     def test_file_of_passwords_of_mode_600_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = tmp_path / "pass"
         file.write_text("127.0.0.1:1:nas:me:s3cr3t\n")

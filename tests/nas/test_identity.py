@@ -230,6 +230,8 @@ class TestCopy:
         with sqlite3.connect(there / "mlflow.db") as database:
             database.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT, artifact_location TEXT)")
             database.execute("CREATE TABLE runs (experiment_id INTEGER, artifact_uri TEXT)")
+            database.execute("CREATE TABLE logged_models (experiment_id INTEGER, artifact_location TEXT)")
+            database.execute("INSERT INTO logged_models VALUES (1, 'file:///a/runs/mlartifacts/models/m1/artifacts')")
             rows = [
                 (1, "nas/v9", "file:///a/runs/mlartifacts"),
                 (2, "mine", "file:///a/runs/mlartifacts"),
@@ -245,6 +247,8 @@ class TestCopy:
             assert where == [(there / "mlartifacts").as_uri(), *(row[2] for row in rows[1:])]
             runs_where = [row[0] for row in database.execute("SELECT artifact_uri FROM runs")]
             assert runs_where == [f"{where[0]}/r1/artifacts", "file:///b/r2", "file:///a/r3"]
+            models_where = database.execute("SELECT artifact_location FROM logged_models").fetchall()
+            assert models_where == [(f"{where[0]}/models/m1/artifacts",)]
 
 
 class TestMove:
