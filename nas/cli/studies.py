@@ -311,7 +311,7 @@ def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, Any], list[str
 
 
 def _stored(name: str, runs: Path, *, fetches: bool = False) -> "StoredStudy":
-    """Open a study to look at it, without PyTorch.
+    """Open a study to look at it, without PyTorch, and read its trials, which may take seconds.
 
     Args:
         fetches: whether other machines' files are fetched, if there are any.
@@ -321,4 +321,7 @@ def _stored(name: str, runs: Path, *, fetches: bool = False) -> "StoredStudy":
     from nas.study.stored_study import StoredStudy
 
     opened = StoredStudy.open(existing(name, runs))
-    return fetched(opened) if fetches else opened
+    opened = fetched(opened) if fetches else opened
+    with show.err.status(f"reading the trials of {name}"):
+        opened.records()  # what follows reads those alone that have changed since
+    return opened

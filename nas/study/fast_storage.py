@@ -21,7 +21,7 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -185,6 +185,34 @@ class FastStorage(RDBStorage):
         read = super()._get_trials
         return [trial for part in _parts(trial_ids) for trial in read(study_id, None, set(part), _GREATEST_ID)]
 
+    def read_attributes(self, study_id: int, trial_ids: Iterable[int]) -> list[FrozenTrial]:
+        """Return some trials of a study with number, state and attributes alone: a tenth of the time of the whole."""
+        trial, tables = models.TrialModel, (models.TrialUserAttributeModel, models.TrialSystemAttributeModel)
+        trials: list[FrozenTrial] = []
+        with self.engine.connect() as connection:
+            for part in _parts(trial_ids):
+                in_part = trial.study_id == study_id, trial.trial_id.in_(part)
+                # states first: an attribute is stored before the state that it belongs to
+                rows = connection.execute(select(trial.trial_id, trial.number, trial.state).where(*in_part)).all()
+                user, system = (_attributes(connection, table, part) for table in tables)
+                trials += [
+                    FrozenTrial(
+                        number=number,
+                        state=state,
+                        value=None,
+                        datetime_start=None,
+                        datetime_complete=None,
+                        params={},
+                        distributions={},
+                        user_attrs=user.get(each, {}),
+                        system_attrs=system.get(each, {}),
+                        intermediate_values={},
+                        trial_id=each,
+                    )
+                    for each, number, state in rows
+                ]
+        return trials
+
     def rung_values(self, study_id: int, name: str) -> list[Any]:
         """Return the values of a user attribute of all trials that have it and have not failed, in order."""
         trial, attribute = models.TrialModel, models.TrialUserAttributeModel
@@ -196,6 +224,15 @@ class FastStorage(RDBStorage):
         )
         with self.engine.connect() as connection:
             return [json.loads(value) for (value,) in connection.execute(values)]
+
+
+def _attributes(connection: Connection, table: Any, trial_ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Return the attributes of trials in a table, by the trial's id."""
+    found: dict[int, dict[str, Any]] = {}
+    columns = select(table.trial_id, table.key, table.value_json)
+    for trial, key, value in connection.execute(columns.where(table.trial_id.in_(trial_ids))):
+        found.setdefault(trial, {})[key] = json.loads(value)
+    return found
 
 
 def _parts(trial_ids: Iterable[int]) -> list[list[int]]:

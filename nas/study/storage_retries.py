@@ -269,4 +269,5 @@ class RetryingStorage(FastStorage):
     _set_trial_param = _with_backoff("_set_trial_param")
     store = _with_backoff("store")
     read_trials = _with_backoff("read_trials")
+    read_attributes = _with_backoff("read_attributes")
     rung_values = _with_backoff("rung_values")

@@ -82,9 +82,12 @@ class TrialRecords:
         return {number: (trial, state) for trial, number, state in rows if number not in self._ended}
 
     def _trials(self, missing: list[int]) -> list[FrozenTrial]:
-        if len(missing) > _ONE_BY_ONE:
-            return self._storage.read_trials(self._study, missing)
-        return [self._storage.get_trial(trial) for trial in missing]
+        if len(missing) <= _ONE_BY_ONE:
+            return [self._storage.get_trial(trial) for trial in missing]
+        study = self._study
+        read = self._storage.read_attributes(study, missing)
+        old = [trial._trial_id for trial in read if ARCHITECTURE not in trial.user_attrs]  # noqa: SLF001 - as Optuna's storages
+        return [trial for trial in read if ARCHITECTURE in trial.user_attrs] + self._storage.read_trials(study, old)
 
     @property
     def _study(self) -> int:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from nas.cli import app
 from nas.records.record import Record
 from nas.records.record_file import RecordFile
+from nas.study import trial_records
 from nas.study.study import Study
 
 MakeStudy = Callable[..., Study]
@@ -110,3 +111,62 @@ def test_looking_at_a_study_imports_no_library_that_it_does_not_need(studies: Pa
         """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines().count("[]") == 3
+
+
+NUMBER = 150
+"""More trials than are read one by one."""
+
+
+def store(study: Study, old: int | None = None) -> None:
+    """Store ended trials and a running one, as workers do, without a file of records.
+
+    Args:
+        old: one of an early version, whose architecture is in its parameters alone.
+    """
+    with closing(sqlite3.connect(study.folder / "study.db")) as database, database:
+        database.execute("DELETE FROM trials")
+        database.execute("DELETE FROM trial_user_attributes")
+        for each in range(NUMBER):
+            row = each + 7, each, "RUNNING" if each == 3 else "COMPLETE"
+            database.execute("INSERT INTO trials (trial_id, number, study_id, state) VALUES (?, ?, 1, ?)", row)
+            fields = {
+                "fingerprint": f"{each:012x}",
+                "detail": "",
+                "ending": "finished",
+                "map50_95": 0.2,
+                "params": each,
+            }
+            if each != old:
+                fields["architecture"] = {"picks": {}, "summary": f"number {each}"}
+            attributes = [("user", key, value) for key, value in fields.items()]
+            for kind, key, value in (*attributes, ("system", "constraints", [each - 100])):
+                insert = f"INSERT INTO trial_{kind}_attributes (trial_id, key, value_json) VALUES (?, ?, ?)"  # noqa: S608 - our names
+                database.execute(insert, (each + 7, key, json.dumps(value)))
+
+
+@pytest.mark.parametrize("old", [None, 5])
+def test_records_without_their_file_are_those_of_whole_trials(
+    old: int | None, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study()
+    store(study, old)
+    records = study.records()
+    assert [one.within for one in records] == [number <= 100 for number in range(NUMBER)]
+    monkeypatch.setattr(trial_records, "_ONE_BY_ONE", NUMBER)
+    assert Study.open(study.folder).records() == records
+
+
+def test_without_the_file_of_records_few_statements_read_no_parameters(make_study: MakeStudy) -> None:
+    study, statements = make_study(), list[str]()
+    store(study)
+
+    def executed(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", executed)
+    try:
+        assert len(Study.open(study.folder).records()) == NUMBER
+    finally:
+        event.remove(Engine, "before_cursor_execute", executed)
+    assert len([one for one in statements if " IN (" in one]) == 3
+    assert not [one for one in statements if "FROM trial_params" in one or "FROM trial_values" in one]
