@@ -11,6 +11,8 @@ from search_spaces.errors import LatencyError
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 _CPU_INFO = Path("/proc/cpuinfo")
 CPU = "cpu"
+MOST_THREADS = 1024
+"""Most threads of a runtime, as of `--threads`: a table from elsewhere may ask for any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +76,15 @@ class DeviceProfile:
 
     @classmethod
     def from_text(cls, values: dict[str, Any]) -> Self:
-        """Return the profile of values that may all be text."""
-        return cls(**{**values, "threads": int(values["threads"])})
+        """Return the profile of values that may all be text.
+
+        Raises:
+            ValueError: the number of threads is none.
+        """
+        threads = int(values["threads"])
+        if not 1 <= threads <= MOST_THREADS:
+            raise ValueError("threads")
+        return cls(**{**values, "threads": threads})
 
     def require(self, other: Self, place: str) -> None:
         """Check that two profiles are equal: latencies of two profiles are never mixed.

@@ -21,7 +21,7 @@ from nas.algorithms.gaussian_process import Features
 from nas.algorithms.pareto import Direction, directions_for
 from nas.algorithms.proposer import Candidates
 from nas.samplers.categories import SHARE_OF_MEMBER
-from search_spaces.errors import SpecError, nearest
+from search_spaces.errors import SpecError, nearest, shortened
 from search_spaces.files import read_plain
 
 Column = tuple[str, ...] | tuple[float, ...]
@@ -33,9 +33,10 @@ _APART = 1000.0
 """Distance at which the surrogate's kernel is 0, whatever its length scales are."""
 
 _NAME, _ACCURACY, _COST_ENDING = "model_name", "mAP_0.5:0.95", "_latency"
-_NAME_PATTERN = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_(\d+)")
+_NAME_PATTERN = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_([0-9]+)")
 _FILES = "one such as YOLOBench's VOC_scratch_100epochs.csv"
 _MODELS = "models are called such as yolo3d1w25_160, yolo6l-d33w5_320 or yolo5n_480"
+_MOST_PIXELS = 8192
 _SHARES = {"1": 1.0, "67": 0.67, "6": 0.6, "33": 0.33, "75": 0.75, "5": 0.5, "25": 0.25}
 _SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0)}
 """Depth and width factors of a letter."""
@@ -201,6 +202,8 @@ def _mistakes(record: Mapping[str, str], cost: str, names: set[str]) -> Iterator
     name = record[_NAME]
     if not _NAME_PATTERN.fullmatch(name):
         yield f"{_NAME}: no model of YOLOBench's, got {name!r} ({_MODELS})"
+    elif not 1 <= _number(name.rpartition("_")[2]) <= _MOST_PIXELS:
+        yield f"{_NAME}: no resolution, got {shortened(name)} (from 1 to {_MOST_PIXELS} pixels)"
     elif name in names:
         yield f"{_NAME}: {name!r} is there twice (one row for each model)"
     if not 0 <= _number(record[_ACCURACY]) <= 1:

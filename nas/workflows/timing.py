@@ -191,7 +191,7 @@ def _task(
     budgets = [budget.at(one.image_size) for one in architectures]
     return Task(
         parent=os.getpid(),
-        began=time.time(),
+        began=time.monotonic(),
         folder=str(folder),
         cache=str(folder / "cache"),
         documents=tuple(one.document(classes) for one in architectures),

@@ -39,7 +39,7 @@ class Task:
 
     Attributes:
         parent: process that has started this one; with it this one ends.
-        began: time of day at which it was started.
+        began: when it was started, by `time.monotonic`, which all processes of a machine share.
         folder: for the files of the trainings.
         cache: folder of decoded images of the sample, instead of the user's.
         documents: model YAML of each architecture; the first is the stock model, from which the others may start.
@@ -137,7 +137,7 @@ def run(task: Task, report: Callable[[int], None]) -> ProcessTimes:
     modules.load_all(task.modules, None)
     datasets.load(task.data, sealed=task.sealed, subset=task.subset)
     os.environ["NAS_CACHE"] = task.cache
-    start = time.time() - task.began
+    start = time.monotonic() - task.began
     budgets = [Budget.model_validate(one) for one in task.budgets]
     device = budgets[0].device
     free_gpu_memory = 0 if device == CPU else int(torch.cuda.mem_get_info(int(device))[0])

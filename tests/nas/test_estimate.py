@@ -444,7 +444,7 @@ def task(space: SearchSpace, data: DataSet, folder: Path, **changes: Any) -> Tas
     budget = Budget(data=data.path, epochs=30, batch=4, image_size=32, deploy_size=32)
     fields = {
         "parent": 0,
-        "began": time.time(),
+        "began": time.monotonic(),
         "folder": str(folder),
         "cache": str(folder / "cache"),
         "documents": (space.stock.document(10),) * 2,

@@ -117,7 +117,15 @@ def test_wrong_yolobench_files_are_refused(tmp_path: Path, cost: str, lines: tup
 
 
 def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
-    lines = (HEADER, RIGHT, "yolo9n_160,37.3,0.01,0.02", RIGHT, "yolo5s_160,0.3,0,0.02", "yolo5m_160")
+    lines = (
+        HEADER,
+        RIGHT,
+        "yolo9n_160,37.3,0.01,0.02",
+        RIGHT,
+        "yolo5s_160,0.3,0,0.02",
+        "yolo5m_160",
+        "yolo5l_0,0.3,1,1",
+    )
     path = written(tmp_path, *lines)
     with pytest.raises(SpecError) as refused:
         read_yolobench(path)
@@ -129,6 +137,7 @@ def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
         f"{path}: line 5: ov_latency: no latency, got '0' (a number above 0)",
         f"{path}: line 6: mAP_0.5:0.95: no accuracy, got '' (a number from 0 to 1)",
         f"{path}: line 6: ov_latency: no latency, got '' (a number above 0)",
+        f"{path}: line 7: model_name: no resolution, got 'yolo5l_0' (from 1 to 8192 pixels)",
     ]
 
 

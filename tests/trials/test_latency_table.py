@@ -335,6 +335,7 @@ class TestFile:
     def test_all_mistakes_of_a_timings_file_are_listed(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.csv"
         rows = ["1,a,b,nan,0,1,9,yes", "2,a,b,1,1", "3,a,b,0,0,0,9,no", "4,a,b,1,0,1,9,maybe", "5,a,b,1,0,1,9,no"]
+        rows += ["6,a,b,1,0,1e300,9,no", "7,a,b,1,0,1,-9,no"]
         path.write_text(FILE.partition("1f")[0] + "\n".join(rows) + "\n", encoding="utf-8")
         with pytest.raises(SpecError) as caught:
             timings.read(path)
@@ -343,13 +344,21 @@ class TestFile:
             f"{path}: line 11: 8 values are expected",
             f"{path}: line 12: median_ms: a latency is above 0",
             f"{path}: line 13: steady: yes or no is expected, got 'maybe'",
+            f"{path}: line 15: p90_ms: milliseconds are expected, got '1e300'",
+            f"{path}: line 16: passes: a number of timed passes is expected, got '-9'",
         ]
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
             ("a,b\n1,2\n", "above the columns `# NAME: VALUE` is expected for name, processor, runtime"),
-            (FILE.replace("# threads: 4", "# threads: four"), "threads: a whole number is expected, got 'four'"),
+            *(
+                (
+                    FILE.replace("# threads: 4", f"# threads: {wrong}"),
+                    f"threads: a whole number is expected, got '{wrong}'",
+                )
+                for wrong in ("four", "0", "-1", "1000000")
+            ),
             (FILE.replace("median_ms", "latency"), "the columns are expected to be key,what,received,median_ms"),
         ],
     )

@@ -271,6 +271,22 @@ class TestSettingsOfCheckpoints:
         with pytest.raises(SpecError, match=rf"last.pt: {place} of its train_args: a checkpoint may not ask for"):
             resumed(last)
 
+    def test_augmentations_of_a_resumed_training_are_not_built(self, folder: Path) -> None:
+        """They name a class of albumentations and its arguments: one opens files, one reports to a server."""
+        reads = {
+            "transform": {"__class_fullname__": "HistogramMatching", "reference_images": ["/etc/passwd"], "p": 1.0}
+        }
+        last = checkpoint(folder / "run" / "weights" / "last.pt", augmentations=[reads])
+        yolo_inputs.guard()
+        with pytest.raises(SpecError, match=r"last\.pt: augmentations of its train_args: .*--trust"):
+            resumed(last)
+        assert resumed(last, augmentations=None).augmentations is None
+
+    def test_augmentations_of_a_trusted_checkpoint_are_kept(self, folder: Path) -> None:
+        last = checkpoint(folder / "run" / "weights" / "last.pt", augmentations=[{"transform": {}}])
+        yolo_inputs.guard(trusted=True)
+        assert resumed(last).augmentations == [{"transform": {}}]
+
     def test_address_of_data_is_not_fetched_by_a_validation(self, folder: Path) -> None:
         path = checkpoint(folder / "x.pt", data="https://example.com/a.zip")
         yolo_inputs.guard(["yolo", "val", f"model={path}"])

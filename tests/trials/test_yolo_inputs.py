@@ -99,6 +99,15 @@ class TestModelAndDataFiles:
         (folder / "args.yaml").write_text("project: mine\nname: first\nsave_dir: null\n")
         yolo_inputs.require_valid(words)
 
+    def test_a_file_of_settings_names_no_augmentations(self, folder: Path) -> None:
+        (folder / "args.yaml").write_text("augmentations: [{transform: {__class_fullname__: Blur}}]\n")
+        words = ["yolo", "train", "cfg=args.yaml"]
+        with pytest.raises(SpecError, match=r"augmentations: a file of settings may not name any.*--trust"):
+            yolo_inputs.require_valid(words)
+        yolo_inputs.require_valid(words, trusted=True)
+        (folder / "args.yaml").write_text("augmentations: null\n")
+        yolo_inputs.require_valid(words)
+
     def test_settings_without_a_name_are_refused(self, folder: Path) -> None:
         (folder / "args.yaml").write_text("epochs: 3\nnull: 4\n1: 2\n")
         with pytest.raises(SpecError, match=r"args\.yaml: None: not the name of a setting\nargs\.yaml: 1: ") as caught:

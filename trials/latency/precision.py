@@ -9,6 +9,7 @@ TensorRT read.
 """
 
 import logging
+import re
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search_spaces.errors import LatencyError, SpecError, nearest, unwrapped
+from search_spaces.errors import LatencyError, SpecError, nearest, shortened, unwrapped
 
 FloatArray = npt.NDArray[np.float32]
 FP32, FP16, INT8 = "fp32", "fp16", "int8"
@@ -30,6 +31,7 @@ _WEIGHTED = ["Conv", "MatMul", "Gemm"]
 _BETWEEN = ["Add", "AveragePool", "Concat", "MaxPool", "Mul", "Resize", "Sigmoid", "Slice", "Split"]
 """Operations between them for which ONNX Runtime has int8 kernels."""
 _NOISE_SAMPLES = 2
+_CALIBRATION = re.compile(r"([1-9][0-9]{0,8}) images, seed ([0-9]{1,10})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +58,10 @@ class Calibration:
         Raises:
             SpecError: the text is none.
         """
-        images, _, seed = text.partition(" images, seed ")
-        if not (images.isdecimal() and seed.isdecimal() and int(images)):
-            raise SpecError(f"calibration: '64 images, seed 0' is expected, got {text!r}")
-        return cls(images=int(images), seed=int(seed))
+        found = _CALIBRATION.fullmatch(text)
+        if found is None:
+            raise SpecError(f"calibration: '64 images, seed 0' is expected, got {shortened(text)}")
+        return cls(images=int(found[1]), seed=int(found[2]))
 
     def chosen(self, files: Sequence[str]) -> list[str]:
         """Return the chosen images, in their order; the same for the same files, in whatever order they are given."""

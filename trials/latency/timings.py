@@ -14,12 +14,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from search_spaces.errors import EnvironmentProblem, SpecError
+from search_spaces.errors import EnvironmentProblem, SpecError, shortened
 from search_spaces.files import read_plain_text, write_atomically
-from trials.devices import DeviceProfile
+from trials.devices import MOST_THREADS, DeviceProfile
 from trials.latency.measurement import Comparison, Latency
 
 _SUFFIX = ".csv"
+_MOST_MS = 1e9
+"""Longest latency, eleven days: sums of such ones are finite."""
+_MOST_PASSES = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,8 @@ def _profile(path: Path, heading: list[str]) -> DeviceProfile:
     try:
         return DeviceProfile.from_text({name: written.get(name, "") for name in expected})
     except ValueError:
-        raise SpecError(f"{path}: threads: a whole number is expected, got {written['threads']!r}") from None
+        got = shortened(written["threads"])
+        raise SpecError(f"{path}: threads: a whole number is expected, got {got} (from 1 to {MOST_THREADS})") from None
 
 
 def _timing(row: Mapping[str, Any]) -> Timing:
@@ -207,7 +211,7 @@ def _timing(row: Mapping[str, Any]) -> Timing:
         median_ms=_milliseconds("median_ms", row["median_ms"]),
         spread_ms=_milliseconds("spread_ms", row["spread_ms"]),
         p90_ms=_milliseconds("p90_ms", row["p90_ms"]),
-        iterations=int(row["passes"]),
+        iterations=_passes(row["passes"]),
         steady=row["steady"] == "yes",
     )
     if not timing.median_ms:
@@ -217,6 +221,13 @@ def _timing(row: Mapping[str, Any]) -> Timing:
 
 def _milliseconds(name: str, text: str) -> float:
     value = float(text)
-    if not (math.isfinite(value) and value >= 0):
+    if not (math.isfinite(value) and 0 <= value <= _MOST_MS):
         raise ValueError(f"{name}: milliseconds are expected, got {text!r}")
     return value
+
+
+def _passes(text: str) -> int:
+    passes = int(text)
+    if not 1 <= passes <= _MOST_PASSES:
+        raise ValueError(f"passes: a number of timed passes is expected, got {text!r}")
+    return passes

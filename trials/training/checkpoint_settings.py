@@ -1,4 +1,4 @@
-"""What a checkpoint's settings (`train_args`) may decide: neither where Ultralytics writes, nor what it fetches."""
+"""What a checkpoint's settings (`train_args`) may decide: not where Ultralytics writes, what it fetches or builds."""
 
 from collections.abc import Callable, Mapping
 from functools import wraps
@@ -8,15 +8,19 @@ from typing import Any
 from ultralytics.engine.model import Model
 from ultralytics.engine.trainer import BaseTrainer
 
+from search_spaces.errors import SpecError
 from trials.training import fetched_addresses
 
 
-def guard(typed: Mapping[str, str], *, uses_data: bool, require_harmless: Callable[[Path], None]) -> None:
+def guard(
+    typed: Mapping[str, str], *, uses_data: bool, trusted: bool, require_harmless: Callable[[Path], None]
+) -> None:
     """Check settings of every checkpoint where Ultralytics takes them over, in this process from now on.
 
     Args:
         typed: what the user has given by name; it replaces what a checkpoint says.
         uses_data: whether the command reads the data set that a checkpoint names.
+        trusted: whether a checkpoint may say how images are augmented.
         require_harmless: raises where a pickle has code in it.
     """
     stock_load, stock_check = Model._load, BaseTrainer.check_resume  # noqa: SLF001 - every command gets its model here
@@ -37,6 +41,12 @@ def guard(typed: Mapping[str, str], *, uses_data: bool, require_harmless: Callab
         checkpoint = Path(trainer.args.resume)
         others = {key: value for key, value in vars(trainer.args).items() if str(value) != typed.get(key)}
         fetched_addresses.require_none_in_settings(others, checkpoint)
+        if others.get("augmentations") and not trusted:
+            raise SpecError(
+                f"{checkpoint}: augmentations of its train_args: albumentations would build what they say, which may "
+                "read files and reach the network (leave them out: augmentations=None; if you trust that file, add "
+                "--trust)"
+            )
         if "save_dir" not in typed:
             trainer.args.save_dir = str(run_folder(checkpoint))
         for name in ("last.pt", "best.pt"):  # at the end Ultralytics opens both, whoever has put them there

@@ -55,7 +55,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     data = [(key, value) for key, value in _settings_of_files(pairs) if key == "data"]
     typed = {key: value for key, value in (*data, *pairs) if value.lower() not in _NOTHING}
     uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
-    checkpoint_settings.guard(typed, uses_data=uses_data, require_harmless=harmless.require)
+    checkpoint_settings.guard(typed, uses_data=uses_data, trusted=trusted, require_harmless=harmless.require)
     crop_folders.guard()
     guarded_processes.guard(arguments, trusted=trusted)
     stock_load = YAML.load
@@ -99,6 +99,7 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
     pairs = _pairs(arguments)
     settings = _settings_of_files(pairs)
     _require_no_place_elsewhere(settings, typed=dict(pairs))
+    _require_no_augmentations(settings, typed=dict(pairs), trusted=trusted)
     for key, value in [*pairs, *settings]:
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
@@ -198,6 +199,15 @@ def _require_no_place_elsewhere(settings: Sequence[tuple[str, str]], typed: Mapp
     ]
     if elsewhere:
         raise SpecError(elsewhere)
+
+
+def _require_no_augmentations(settings: Sequence[tuple[str, str]], typed: Mapping[str, str], *, trusted: bool) -> None:
+    """Refuse augmentations of files of settings: albumentations builds what they say, such as what reads a file."""
+    if not trusted and "augmentations" not in typed and dict(settings).get("augmentations", "").lower() not in _NOTHING:
+        raise SpecError(
+            "augmentations: a file of settings may not name any, which albumentations would build (they may read files "
+            f"and reach the network; if you trust that file, add {TRUST})"
+        )
 
 
 _PLACES = {"project", "name", "save_dir"}
