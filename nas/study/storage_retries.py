@@ -44,10 +44,11 @@ ADVICE = (
 )
 
 _TABLES = {
-    *("studies", "study_directions", "study_user_attributes"),
+    *("studies", "study_directions", "study_user_attributes", "study_system_attributes"),
     *("trials", "trial_params", "trial_values", "trial_user_attributes", "trial_system_attributes"),
+    *("trial_intermediate_values", "trial_heartbeats", "version_info", "alembic_version"),
 }
-"""Tables of Optuna's from which a study is read."""
+"""Tables that Optuna makes anew where one is missing, also for a command that only reads."""
 
 T = TypeVar("T")
 

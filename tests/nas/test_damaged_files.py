@@ -229,7 +229,10 @@ def test_missing_database_is_named_and_not_created(folder: Path, how: str) -> No
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("DROP TABLE trial_user_attributes", "is damaged, it has no table trial_user_attributes"),
+        *(
+            (f"DROP TABLE {table}", f"is damaged, it has no table {table}")
+            for table in ("trial_user_attributes", "study_system_attributes", "alembic_version")
+        ),
         (
             "UPDATE trial_user_attributes SET value_json = 'NaN' WHERE key = 'architecture'",
             "trial 0: architecture is damaged in the study's database",

@@ -108,6 +108,13 @@ class TestModelAndDataFiles:
         (folder / "args.yaml").write_text("augmentations: null\n")
         yolo_inputs.require_valid(words)
 
+    def test_numbers_of_more_than_ten_digits_are_refused(self, folder: Path) -> None:
+        (folder / "args.yaml").write_text(f"batch: {10**15}\n")
+        for words in ([f"batch={10**30}"], [f"seed=-{10**30}"], ["cfg=args.yaml"]):
+            with pytest.raises(SpecError, match=r"(batch|seed): a number of [13]\d digits"):
+                yolo_inputs.require_valid(["yolo", "export", *words])
+        yolo_inputs.require_valid(["yolo", "train", f"seed={2**32 - 1}", "name=20261129153000"])
+
     def test_settings_without_a_name_are_refused(self, folder: Path) -> None:
         (folder / "args.yaml").write_text("epochs: 3\nnull: 4\n1: 2\n")
         with pytest.raises(SpecError, match=r"args\.yaml: None: not the name of a setting\nargs\.yaml: 1: ") as caught:

@@ -28,6 +28,8 @@ from trials.training import checkpoint_settings, crop_folders, fetched_addresses
 _YAML = (".yaml", ".yml")
 _CHECKPOINTS = ("model", "pretrained", "resume", "distill_model")
 """Arguments that may name a checkpoint, which is a pickle."""
+_WHOLE, _DIGITS = re.compile(r"[-+]?[0-9_]+"), 10
+"""Whole numbers, and the digits of the longest one: of a seed. PyTorch raises for numbers of more than 64 bits."""
 _NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
 TRUST = "--trust"
@@ -101,6 +103,8 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
     _require_no_place_elsewhere(settings, typed=dict(pairs))
     _require_no_augmentations(settings, typed=dict(pairs), trusted=trusted)
     for key, value in [*pairs, *settings]:
+        if key not in _NAMES and _WHOLE.fullmatch(value) and len(value) > _DIGITS:
+            raise SpecError(f"{key}: a number of {len(value)} digits (at most {_DIGITS} are read)")
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
             raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
@@ -211,6 +215,8 @@ def _require_no_augmentations(settings: Sequence[tuple[str, str]], typed: Mappin
 
 
 _PLACES = {"project", "name", "save_dir"}
+_NAMES = {*_PLACES, *_CHECKPOINTS, "data", "cfg", "tracker", "source"}
+"""Arguments that are texts, also where they have digits alone."""
 
 
 def _leads_out(key: str, value: str) -> bool:
