@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _CLASSES = re.compile(r"(?:one2one_)?cv3\.\d+\.(\d+)\.")
 """Tensor of a detection head that finds classes, with the number of its layer in the branch."""
+BETWEEN_MEMBERS = " | "
+"""What stands between the checkpoints of several members."""
 _LAST = "2"
 
 
@@ -85,7 +87,7 @@ def _of_members(settings: "Settings", coverages: "Sequence[Coverage]") -> str:
     """Return the checkpoint of each member, what it was trained on, and how much of it is taken over."""
     taken = [f"; {coverage_in_words(one)}" for one in coverages] or [""] * len(settings.member_weights)
     starts = zip(settings.member_weights, taken, strict=True)
-    return " | ".join(f"{one.member}: {one.path}{_origin(one)}{share}" for one, share in starts)
+    return BETWEEN_MEMBERS.join(f"{one.member}: {one.path}{_origin(one)}{share}" for one, share in starts)
 
 
 def _origin(pretrained: "Pretrained | None") -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from nas.workflows.request import Request
 
 
+_BETWEEN_MEMBERS = {"stock": "; ", "weights": initial_weights.BETWEEN_MEMBERS}
+"""What stands in the plan between the texts of several members, by the name of the line."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(search)
@@ -388,12 +392,18 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
     return "whether the budget is long enough to rank is said when the stock model has been trained, as trial 0"
 
 
+def _rows(name: str, text: str) -> list[tuple[str, str]]:
+    """Return a line of the plan; of several members one for each, the first with the name."""
+    first, *others = text.split(_BETWEEN_MEMBERS[name]) if name in _BETWEEN_MEMBERS else [text]
+    return [(name, first), *(("", other) for other in others)]
+
+
 def _stock_costs(plan: "Plan") -> str:
     """Return the cost of the stock model; of several members that of each, with its name."""
     size = plan.file.settings.budget.deploy_size
     costs = [f"{one.gflops:.2f} GFLOPs at {size} px, {one.params / 1e6:.3f} M parameters" for one in plan.stocks]
     names = plan.space.member_names or ("",)
-    return "; ".join(f"{name} {cost}".lstrip() for name, cost in zip(names, costs, strict=True))
+    return _BETWEEN_MEMBERS["stock"].join(f"{name} {cost}".lstrip() for name, cost in zip(names, costs, strict=True))
 
 
 def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "Outlook | None" = None) -> None:
@@ -442,7 +452,7 @@ def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "
         return
     if show.err.is_quiet:
         return
-    lines = [(name, text) for name, text in plan_lines.items() if text]
+    lines = [row for name, text in plan_lines.items() if text for row in _rows(name, text)]
     at = 1 + [name for name, _ in lines].index("data")
     lines[at:at] = data_sets.remarks(data)
     if budget.recipe.pgi:

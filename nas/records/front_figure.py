@@ -61,7 +61,14 @@ def front_figure(
             {"color": "#2563eb", "size": 11},
             labels=_labels(best, [_place(record, axes, is_log=is_log) for record in trained], axes, is_log=is_log),
         ),
-        _markers("stock model", stock, axes, {"color": "#ea580c", "size": 15, "symbol": "star"}),
+        _markers(
+            "stock model",
+            stock,
+            axes,
+            {"color": "#ea580c", "size": 15, "symbol": "star"},
+            labels=[record.member for record in stock] if any(record.member for record in stock) else None,
+            position="bottom center",
+        ),
     ]
     drawing = graph_objects.Figure(drawn)
     drawing.update_layout(
@@ -111,7 +118,9 @@ def _markers(
     records: Sequence[Record],
     axes: tuple[str, str],
     marker: Mapping[str, Any],
+    *,
     labels: Sequence[str] | None = None,
+    position: str = "top left",
 ) -> Any:
     points = [point_of(record, axes) for record in records]
     return graph_objects.Scatter(
@@ -121,7 +130,7 @@ def _markers(
         name=name,
         marker=dict(marker),
         text=labels,
-        textposition="top left",
+        textposition=position,
         hovertext=[_hover(record) for record in records],
         hoverinfo="text",
     )

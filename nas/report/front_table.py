@@ -17,6 +17,8 @@ def front_table(
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the columns of the front's table, and its rows; latency is a column where it was measured or predicted.
 
+    Of several stock models alone, each of which stands beside itself, no comparison is shown.
+
     Args:
         cost: name of the cost that is shown as a share of the stock model's.
     """
@@ -40,11 +42,14 @@ def front_table(
                 "architecture": summaries[record.trial],
             }
         )
+    is_compared = not (len(stocks) > 1 and len(shown) == len(stocks))
     optional = {
+        "over stock": is_compared,
         "latency": any(record.latency_ms for record in shown),
         "measured": any(record.measured_ms for record in shown),
     }
     names = [name for name in _COLUMNS if optional.get(name, True)]
     beside = _COSTS[cost] if _COSTS[cost] in names else "GFLOPs"
-    columns = (*names[: (at := names.index(beside) + 1)], "of stock", *names[at:])
+    share_of_stock = ("of stock",) if is_compared else ()
+    columns = (*names[: (at := names.index(beside) + 1)], *share_of_stock, *names[at:])
     return columns, [tuple(row[name] for name in columns) for row in cells]

@@ -17,7 +17,9 @@ from nas.execution import worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.recovery import recover
 from nas.execution.worker import Worker
+from nas.records.front_figure import front_figure
 from nas.records.record import Record, stock_of
+from nas.report.page import recommended
 from nas.report.page.page import page
 from nas.report.search_findings import search_findings
 from nas.report.stock_models import ordered
@@ -186,8 +188,20 @@ def test_models_stand_beside_no_stock_model(make: Make, run: Run) -> None:
     run(study)
     printed = CliRunner().invoke(app, ["trials", STUDY, "--runs", str(study.folder.parent)]).stdout
     assert "v9t: stock" in printed
-    assert "of stock" not in printed
-    assert "over stock" not in printed
+    for shown in (printed, page(study)):
+        assert "of stock" not in shown
+        assert "over stock" not in shown
+
+
+def test_figure_and_cards_of_the_report_name_the_models(make: Make, run: Run) -> None:
+    study = make()
+    run(study)
+    records = study.records()
+    drawn = front_figure(study.name, stock_models_of(study)[:2], study.front(records), study.settings.objectives)
+    (stars,) = (trace for trace in drawn.data if trace.name == "stock model")
+    assert list(stars.text) == ["v9t", "v5n"]
+    cards = recommended.members(study, records, study.front(records), None)
+    assert {one.summary for one in cards} == {"v9t: stock", "v5n: stock"}
 
 
 @pytest.mark.parametrize(

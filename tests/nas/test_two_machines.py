@@ -1,4 +1,4 @@
-"""Two machines on one study with real trainings, from the command line: one is killed, or cut off for a minute."""
+"""Two machines on one study with real trainings, from the command line: of two members; one is killed, or cut off."""
 
 import json
 import os
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
 SMALL = ["--epochs", "2", "--base-epochs", "1", "--image-size", "64", "--deploy-size", "64", "--device", "cpu"]
 TRIALS = 6
+MEMBERS = ("v8n", "v9t")
 MINUTES = 60.0
 
 
@@ -134,6 +135,32 @@ def test_machine_that_is_killed_loses_no_trial_and_its_files_are_used_from_the_o
     again = command("confirm", "s", "--runs", str(second), *seeds[:2], "--format", "json", status=1)
     assert "hardly more than that of random weights" in json.loads(again)["reason"]
     command("search", "--refine", "s", "--dry-run", "--runs", str(second), *SMALL)
+
+
+def test_members_are_trained_on_both_machines_and_judged_and_exported_on_either(database: str, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = [*SMALL, "--space", "v8n,v9t", "--trials", str(TRIALS), "--base-epochs", "8", "--image-size", "96"]
+    with ExitStack() as stack:
+        begin, homes = search(first, database, *options), [tmp_path / "home", tmp_path / "other-home"]
+        for home in homes:
+            home.mkdir()
+        variables = [environment(HOME=str(home)) for home in homes]
+        one = stack.enter_context(running(begin, tmp_path / "first.log", variables[0]))
+        until(lambda: begun(first), "the study was not begun")
+        other = stack.enter_context(running(join(second, database), tmp_path / "second.log", variables[1]))
+        assert [process.wait(60 * MINUTES) for process in (one, other)] == [0, 0]
+    require_whole(Study.open(first / "s"))
+    logs = [(runs / "s" / "workers" / "0.log").read_text() for runs in (first, second)]
+    for name in MEMBERS:
+        assert sum(text.count(f"training the stock model of {name}\n") for text in logs) == 1
+    assert all("training the stock model of " in text for text in logs)
+    fresh = ("--seeds", "2", "--top", "1", "--workers", "1", "--device", "cpu")
+    verdict = command("confirm", "s", "--runs", str(second), *fresh)
+    assert command("confirm", "s", "--runs", str(first), *fresh) == verdict
+    for runs in (first, second):
+        for trial in range(len(MEMBERS)):  # the stock models, of which each was trained on one of the machines
+            exported = Path(command("export", "s", "--trial", str(trial), "--runs", str(runs)).strip())
+            assert (exported / "weights.pt").is_file()
 
 
 def _ip(*words: str, check: bool = True) -> None:

@@ -158,10 +158,7 @@ def _charts(
 ) -> dict[str, Chart]:
     finished = [record for record in records if record.finished]
     trained = [*{record.trial: record for record in [*front, stock_of(records)] if record is not None}.values()]
-    epochs = {
-        f"trial {record.trial}{' (stock)' if record.role == 'stock' else ''}": study.files(record.trial).read_epochs()
-        for record in trained
-    }
+    epochs = {_curve(record): study.files(record.trial).read_epochs() for record in trained}
     objectives = study.settings.objectives
     drawn = front_figure(study.name, finished, front, objectives) if front else None
     if drawn is not None and verdict is not None:
@@ -195,3 +192,9 @@ def _commands(study: Reported, verdict: Verdict | None) -> dict[str, str]:
     if study.settings.proposes:
         found["Go on searching"] = f"{command('resume', search)} --trials {study.file.run.trials * 2}"
     return found
+
+
+def _curve(record: Record) -> str:
+    """Return the name of a learning curve: `trial 5`, `trial 0 (stock)`, of several members `trial 0 (v9t stock)`."""
+    stock = f" ({f'{record.member} stock'.lstrip()})" if record.role == "stock" else ""
+    return f"trial {record.trial}{stock}"

@@ -55,7 +55,7 @@ def _member(study: Reported, record: Record, reasons: tuple[str, ...]) -> Member
     return Member(
         trial=record.trial,
         reasons=reasons,
-        summary=str(architecture),
+        summary=f"{record.member}: {architecture}" if record.member else str(architecture),
         facts=facts(record),
         operators=tuple(dict.fromkeys(operators)),
         drawing=network.drawing(architecture.document(classes), classes, title=f"Network of trial {record.trial}"),
