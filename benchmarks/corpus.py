@@ -4,10 +4,10 @@
     python -m benchmarks.corpus FOLDER --modules fork.py        # with a fork's Python: a file or a folder
     python -m benchmarks.corpus FOLDER --csv corpus.csv --timeout 60
 
-A file is *built* if `nas cost` would count it: it is read, translated, built and counted at 640 px, as it is and as it
-is deployed. It is *refused* if a line of ours says why (a mistake in the file, a module of a fork, a model for another
-task). A *traceback* is our fault. Files that are no model (no `backbone` and `head`) are *other*. Each file is read in
-a process of its own, which is ended after a time.
+A file is *built* if `nas cost` would count it: it is read, translated, built and counted at 640 px, as it is and as
+it is deployed. It is *refused* if a line of ours says why (a mistake in the file, a module of a fork). A *traceback*
+is our fault. Files that are no model (no `backbone` and `head`) are *other*. Each file is read in a process of its
+own, which is ended after a time.
 """
 
 import argparse
@@ -51,15 +51,15 @@ class Verdict:
 def read(path: Path) -> Verdict:
     """Read, build and count one file."""
     from search_spaces import model_reader  # noqa: PLC0415 - imports PyTorch, which the parent process does not need
-    from trials.costing import cost  # noqa: PLC0415
+    from trials.costing import other_tasks  # noqa: PLC0415
 
     name = str(path)
     if not _is_model(path):
         return Verdict(file=name, outcome=OTHER)
     try:
-        reading = model_reader.read_model(name)
+        reading = model_reader.read_model(name, or_counted=True)
         built, _ = (
-            cost.measure(reading.document, reading.document["nc"], _IMAGE_SIZE, deployed=deployed)
+            other_tasks.measure_any(reading.document, reading.document["nc"], _IMAGE_SIZE, deployed=deployed)
             for deployed in (False, True)
         )
     except NasError as error:

@@ -36,7 +36,7 @@ _WITH_CHANNELS = {
     "SPPF",
 }  # fmt: skip
 """Modules whose rows begin with output channels, which `parse_model` scales: its `base_modules` of detection models."""
-_SCALING_KEYS = ("scales", "scale", "depth_multiple", "width_multiple")
+_SCALING_KEYS = ("scales", "scale", "depth_multiple", "width_multiple", user_rows.FURTHER)
 _ORIGIN_KEYS = ("yaml_file", "channels", "nas", "pgi")
 
 

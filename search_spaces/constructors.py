@@ -7,6 +7,7 @@ does not, several readings are possible, in order of preference, and each is tri
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import Parameter
 from typing import Any
 
 from torch import nn
@@ -55,6 +56,7 @@ class Place:
         repeats: already scaled by the depth.
         scaled: scales output channels by the width, as `parse_model` does.
         settings: of the file that heads take as arguments, by the names of these.
+        further: numbers of the scale behind depth, width and most channels, which a fork's file may have.
     """
 
     channels: tuple[int, ...]
@@ -62,6 +64,7 @@ class Place:
     repeats: int
     scaled: Callable[[int], int]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[Any, ...] = ()
 
 
 def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
@@ -158,6 +161,7 @@ class _Reader:
         if self._takes_out:
             if self._gives_both():
                 yield self._out(self._first, self._row[1:])
+            yield from self._with_further()
             yield from self._with_out(self._first)
             yield self._plain()
             yield self._given(self._first, self._first, *self._repeats(), *self._row, repeats=self._takes_repeats)
@@ -208,6 +212,13 @@ class _Reader:
     def _with_out(self, before: int | list[int]) -> Iterator[Reading]:
         if self._row and _is_channels(self._row[0]):
             yield self._out(before, self._row)
+
+    def _with_further(self) -> Iterator[Reading]:
+        """Yield the reading in which the scale's further numbers follow the row, if the constructor wants as many."""
+        wanted = [one for one in self._parameters if one.default is Parameter.empty]
+        row = [*self._row, *self._place.further]
+        if self._place.further and self._row and _is_channels(self._row[0]) and len(wanted) == 1 + len(row):
+            yield self._out(self._first, row)
 
     def _out(self, before: int | list[int], row: Sequence[Any]) -> Reading:
         channels = self._place.scaled(row[0])

@@ -67,8 +67,9 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
         SpecError: lists every foreign row whose arguments cannot be read.
     """
     mistakes: list[str] = []
+    document, of_sections = _with_two_sections(document)
     document, redefinitions = redefined.resolved(yolov7_files.with_one_activation(document))
-    notes = dict.fromkeys(redefinitions)
+    notes = dict.fromkeys([*of_sections, *redefinitions])
     translated = {**deepcopy(dict(document)), "backbone": [], "head": []}
     for section in ("backbone", "head"):
         if not isinstance(document.get(section), list):
@@ -94,6 +95,29 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
         raise SpecError(mistakes)
     translated.pop("anchors", None)
     return Translation(document=translated, notes=tuple(notes))
+
+
+def _with_two_sections(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+    """Return a document with the sections and the scales that Ultralytics reads, and notes on those of forks."""
+    changed, notes = dict(document), []
+    neck = changed.pop("neck", None)
+    if isinstance(neck, list) and isinstance(changed.get("head"), list):
+        changed["head"] = [*neck, *changed["head"]]
+        notes.append("neck: its rows are read as the first of `head`, as forks with such a section do")
+    scales = document.get("scales")
+    if isinstance(scales, Mapping) and any(isinstance(one, list) and len(one) > _OF_A_SCALE for one in scales.values()):
+        changed["scales"] = {name: one[:_OF_A_SCALE] if isinstance(one, list) else one for name, one in scales.items()}
+        further = {name: one[_OF_A_SCALE:] if isinstance(one, list) else [] for name, one in scales.items()}
+        changed[user_rows.FURTHER] = further
+        notes.append(
+            "scales: numbers behind depth, width and most channels are the fork's own; a class of its file whose "
+            "constructor wants one more argument gets them"
+        )
+    return changed, notes
+
+
+_OF_A_SCALE = 3
+"""Numbers of a scale that Ultralytics reads: depth, width and most channels."""
 
 
 def _foreign_module(row: Any, document: Mapping[str, Any]) -> ForeignModule | None:
@@ -252,6 +276,26 @@ def _is_old_output(row: Row, document: Mapping[str, Any]) -> bool:
     return is_foreign(row, document) and bool(row[3]) and bool(_OLD_OUTPUT.fullmatch(str(row[3][0])))
 
 
+def _segment(row: Row, _document: Mapping[str, Any]) -> Row:
+    """Convert `[classes, anchors, masks, prototypes]`."""
+    classes, anchors, *others = row[3]
+    if anchors != "anchors" and not isinstance(anchors, list):
+        raise ValueError("[nc, anchors, masks, prototypes] is expected")
+    return [row[0], row[1], "Segment", [classes, *others]]
+
+
+def _refused_head(task: str) -> Convert:
+    """Return the conversion of a head for another task, which refuses it."""
+
+    def convert(_row: Row, _document: Mapping[str, Any]) -> Row:
+        raise SpecError(
+            f"a head for {task} of that repository, which is neither counted nor searched: with `Detect, [nc]` in its "
+            "place the file is a detector's, and --modules FILE.py with the class counts it as it is"
+        )
+
+    return convert
+
+
 def _detect(row: Row, document: Mapping[str, Any]) -> Row:
     """Convert `[classes, anchors]`; without sources, the head of the first release, which finds its convolutions."""
     every = [one for section in ("backbone", "head") for one in document[section]]
@@ -283,6 +327,15 @@ def _first_and_last_part(row: Row, _document: Mapping[str, Any]) -> Row:
 
 def _values(operator: str, parameter: str) -> tuple[Any, ...]:
     return OPERATORS[operator].parameter(parameter).allowed
+
+
+_OTHER_TASKS = {
+    "key points": ("IKeypoint",),
+    "boxes from bins": ("IBin",),
+    "masks": ("DSegment", "DualDSegment", "ISegment"),
+    "panoptic segmentation": ("Panoptic",),
+}
+"""Heads of the YOLOv7 and YOLOv9 repositories that are not read, by what they are for."""
 
 
 FOREIGN_MODULES: dict[str, ForeignModule] = {
@@ -363,6 +416,12 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
         "larger and is what is trained; --as-printed counts the other",
         printed_note=AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
     ),
+    "Segment": ForeignModule(
+        applies=lambda row, document: is_foreign(row, document) and "anchors" in row[3],
+        row=_segment,
+        note="the YOLOv5 repository's head predicts from anchors. Built: Ultralytics' head, which needs none",
+    ),
+    **{name: ForeignModule(row=_refused_head(task)) for task, names in _OTHER_TASKS.items() for name in names},
     "nn.Conv2d": ForeignModule(
         applies=_is_old_output,
         row=lambda row, _document: [row[0], row[1], "nn.Identity", []],

@@ -69,7 +69,7 @@ _HOSTS = "BottleneckCSP|RepNCSPELAN4|C3k2|C2fCIB|C2f|C2PSA|A2C2f|C3k|C3|C2|C1|SP
 _CARRYING = re.compile(rf"(?P<host>{_HOSTS})_?(?P<inside>[A-Z]\w*)|(?P<inner>\w+?)_(?P<around>{_HOSTS})")
 _DETECTING = re.compile(r"\w*(Detect|Segment|Pose|OBB|DyHead)\w*")
 
-_NAMED_OTHERWISE = {"bifpnconcat": "WeightedFusion", "concatbifpn": "WeightedFusion"}
+_NAMED_OTHERWISE = {"bifpnconcat": "WeightedFusion", "concatbifpn": "WeightedFusion", "sppfcspc": "SPPCSPC"}
 """Our operators by bare names in forks that are not theirs; a digit behind is the number of maps."""
 _SUFFIX = re.compile(r"(attention|attn|layer|block|module)$")
 _SHORTEST = 2
@@ -94,7 +94,7 @@ def description(name: str) -> str:
         return kind
     if found := _CARRYING.fullmatch(name):
         host, inside = found["host"] or found["around"], found["inside"] or found["inner"]
-        return f"a {host} with {inside} in it"
+        return f"{'an' if host[0] in 'AE' else 'a'} {host} with {inside} in it"
     return _HEAD if _DETECTING.fullmatch(name) else ""
 
 

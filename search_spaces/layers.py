@@ -8,6 +8,7 @@ activation is parsed: a class of `torch.nn` with literal arguments.
 import ast
 import warnings
 from collections.abc import Iterable, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -175,6 +176,19 @@ def _torchvision_layers() -> list[str]:
 
 def _is_layer(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def activation_call(written: Any) -> tuple[str, list[Any]]:
+    """Return the class of `torch.nn` and its arguments by position that `activation` parses.
+
+    Raises:
+        SpecError: as `activation`.
+    """
+    call: Any = ast.parse(activation(written), mode="eval").body
+    name = call.func.attr
+    given = [ast.literal_eval(one) for one in call.args]
+    named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+    return name, list(signature(getattr(nn, name)).bind(*given, **named).args)
 
 
 def activation(written: Any) -> str:

@@ -10,7 +10,7 @@ from ultralytics.nn import tasks
 from ultralytics.utils.ops import make_divisible
 
 from search_spaces import layers
-from search_spaces.errors import SpecError, shortened
+from search_spaces.errors import SpecError, shortened, typo_of
 
 SECTIONS = ("backbone", "head")
 
@@ -22,6 +22,9 @@ _MOST_REPEATS = 1000
 _MOST_ROWS = 10_000
 _LONGEST = 1000
 """Most characters of an argument."""
+
+_FULL_WIDTH = "\uff0c\uff1a\u3001\uff3b\uff3d\u3010\u3011\uff08\uff09"
+"""Punctuation of Chinese and Japanese keyboards, which YAML takes for text."""
 
 _VARIABLES = frozenset({"depth", "end2end", "kpt_shape", "max_channels", "nc", "reg_max", "scale", "width"})
 """Variables of Ultralytics' parser that an argument may name: they hold numbers and words of the file."""
@@ -91,8 +94,10 @@ def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _setting_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
-    if not (_is_whole(document.get("nc")) and 0 < document["nc"] <= _GREATEST):
-        yield f"nc: the number of classes is expected, got {shortened(document.get('nc'))}"
+    if document.get("nc") is None:
+        yield "nc: the number of classes is missing (nc: 80)"
+    elif not (_is_whole(document["nc"]) and 0 < document["nc"] <= _GREATEST):
+        yield f"nc: the number of classes is expected, got {shortened(document['nc'])}"
     for key in ("depth_multiple", "width_multiple"):
         if key in document and not _is_factor(document[key]):
             yield f"{key}: a number above 0 is expected, got {shortened(document[key])}"
@@ -106,8 +111,35 @@ def _setting_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
             layers.activation(document["activation"])
         except SpecError as error:
             yield f"activation: {error}"
+    if (last := head(document)) is not None and last[2] in _WITH_KEY_POINTS and not _is_pair(document.get("kpt_shape")):
+        yield f"kpt_shape: two numbers are expected, [17, 3], got {shortened(document.get('kpt_shape'))}"
+    for key in document:
+        if isinstance(key, str) and key not in _SETTINGS and (near := typo_of(key, _SETTINGS)):
+            yield f"{key}: no setting of a model file (did you mean {near!r}?)"
     yield from _scale_mistakes(document.get("scales"))
     yield from _module_file_mistakes(document)
+
+
+_SETTINGS = (
+    "activation",
+    "anchors",
+    "backbone",
+    "depth_multiple",
+    "head",
+    "kpt_shape",
+    "nc",
+    "scale",
+    "scales",
+    "width_multiple",
+)
+"""Settings whose typing errors would be ignored without a word."""
+
+
+_WITH_KEY_POINTS = {"Pose", "Pose26"}
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_whole, value))
 
 
 def _scale_mistakes(scales: Any) -> Iterator[str]:
@@ -126,9 +158,10 @@ def _scale_mistakes(scales: Any) -> Iterator[str]:
             and all(map(_is_factor, numbers[:2]))
             and (_is_factor(numbers[2]) or numbers[2] == math.inf)  # no limit
         ):
+            hint = " (.inf for no limit)" if isinstance(numbers, list) and "inf" in numbers else ""
             yield (
                 f"scales.{name}: three numbers above 0 are expected, [depth, width, most channels], "
-                f"got {shortened(numbers)}"
+                f"got {shortened(numbers)}{hint}"
             )
 
 
@@ -212,7 +245,8 @@ def evaluated(text: str) -> Any:
         return text
     except (SyntaxError, TypeError, MemoryError, RecursionError):
         pass
-    raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}")
+    hint = " (punctuation of another keyboard: , and : are meant)" if any(one in text for one in _FULL_WIDTH) else ""
+    raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}{hint}")
 
 
 def channel_mistakes(module: str, arguments: Sequence[Any]) -> Iterator[str]:

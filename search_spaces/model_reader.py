@@ -90,6 +90,8 @@ def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str
     Raises:
         SpecError: the model has no such scale.
     """
+    if isinstance(document.get("scale"), Mapping):
+        raise SpecError("scale: a table of scales is called `scales`")
     in_name = guess_model_scale(path)
     scales = document.get("scales") or {}
     if scale and not scales and scale != in_name:

@@ -16,6 +16,7 @@ from search_spaces import model_file
 from search_spaces.build import replace_layer
 from search_spaces.constructors import Reading
 from search_spaces.errors import SpecError
+from search_spaces.operators.constructor_names import constructed
 from search_spaces.operators.user_classes import UserClass
 
 STAND_IN = "Index"
@@ -134,7 +135,7 @@ def build(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Mod
 
 def repeated(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
     """Build a layer, or as many copies of it in a row."""
-    built = [module(*deepcopy(list(given))) for _ in range(repeats)]
+    built = [constructed(module, deepcopy(list(given))) for _ in range(repeats)]
     return nn.Sequential(*built) if repeats > 1 else built[0]
 
 

@@ -110,6 +110,7 @@ class _Placing:
             repeats=self._repeats(repeats),
             scaled=self._scaled,
             settings={name: self._document[name] for name in _OF_HEADS if self._document.get(name) is not None},
+            further=tuple((self._document.get(user_rows.FURTHER) or {}).get(self._scale().get("scale"), ())),
         )
         is_head = index == len(self._rows) - 1
         try:

@@ -102,6 +102,8 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         return None
     hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
     if host_name and (host_name not in hosts or not hosts[host_name].holds(operator)):
+        if not (arguments and isinstance(arguments[-1], Mapping)):  # a block of the file's own fork
+            return None
         possible = [host.name for host in HOSTS.values() if host.holds(operator)]
         near = typo_of(host_name, possible)
         hint = f"did you mean '{near}_{operator.name}'?" if near else f"it stands in {', '.join(possible) or 'no host'}"

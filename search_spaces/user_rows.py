@@ -17,6 +17,9 @@ REPLACED_HEADS = frozenset({"DualDetect", "IAuxDetect", "IDetect", "TripleDetect
 PREFIX = "modules."
 """Beginning of a row's module that is a class of a user's file, whatever else has its name."""
 
+FURTHER = "further_scale_values"
+"""Key of a translated document with the numbers of each scale that Ultralytics does not read."""
+
 _OF_OTHERS = yolov5.LAYERS | yolov7.LAYERS
 """Layers of this package that stand for those of other repositories."""
 

@@ -20,6 +20,28 @@ _KERNELS = (1, 3)
 """Kernel sizes of the repository's `Bottleneck`; Ultralytics' has 3 and 3."""
 
 
+class ActivatedConv(Conv):
+    """Convolution with an activation of its own, where those beside it have another.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        k: kernel size.
+        s: stride.
+        p: padding; None keeps the size.
+        g: groups.
+        act: class of `torch.nn.modules.activation`.
+        given: arguments of it.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, k: int, s: int, p: int | None, g: int, act: str, given: Sequence[float] = ()
+    ) -> None:
+        if act not in nn.modules.activation.__all__:
+            raise ValueError(f"unknown activation {act!r}")
+        super().__init__(c_in, c_out, k, s, p, g, act=getattr(nn, act)(*given))
+
+
 class ReOrg(nn.Module):
     """Move each 2x2 square of pixels into channels: `(n, c, h, w) -> (n, 4 * c, h / 2, w / 2)`."""
 
@@ -285,6 +307,7 @@ class SPPCSP(nn.Module):
 LAYERS: dict[str, type[nn.Module]] = {
     f"{PREFIX}{layer.__name__}": layer
     for layer in (
+        ActivatedConv,
         ReOrg,
         DownC,
         DownD,

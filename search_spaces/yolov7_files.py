@@ -62,14 +62,14 @@ def with_one_activation(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _conv(row: Row, _document: Mapping[str, Any]) -> Row:
-    """Convert `[channels, kernel, stride, padding, groups, activation]`: a truth value, since `true` is the default.
+    """Convert `[channels, kernel, stride, padding, groups, activation]`: a truth value, or not that of all rows.
 
     Raises:
-        ValueError: another activation than the rows beside it have.
+        SpecError: no activation.
     """
     before, activation = row[3][:_ACTIVATION], row[3][_ACTIVATION]
     if activation not in {True, False}:
-        raise ValueError("the rows have different activations; `activation:` of the file sets one for all")
+        return [*row[:2], f"{yolov7.PREFIX}ActivatedConv", [*before, *layers.activation_call(activation)]]
     return [*row[:3], [*before, 1, False] if activation is False else before]
 
 
@@ -133,6 +133,14 @@ def _sppcspc(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "SPPCSPC", [channels, 5, {"kernel": 5, "expansion": expansion}]]
 
 
+def _sppfcspc(row: Row, document: Mapping[str, Any]) -> Row:
+    """Convert `[channels, shortcut, groups, expansion, kernel]`: maxima one behind the other, which are the same."""
+    *others, kernel = _filled([channels_of(row), *row[3][1:]], [None, False, 1, 0.5, 5])
+    if kernel != 5:
+        raise ValueError(f"a kernel of 5 is expected, got {kernel}")
+    return _sppcspc([*row[:3], others], document)
+
+
 def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
     return [maps_of(row, 1)[0], row[1], "Detect", [classes_of(row, form=ANCHORED)]]
 
@@ -160,6 +168,7 @@ MODULES: dict[str, ForeignModule] = {
     "SP": ForeignModule(applies=is_foreign, row=_sp),
     "RepConv": ForeignModule(applies=is_foreign, row=_rep_conv),
     "SPPCSPC": ForeignModule(applies=is_foreign, row=_sppcspc),
+    "SPPFCSPC": ForeignModule(row=_sppfcspc),
     "BottleneckCSPA": ForeignModule(applies=is_foreign, row=same_arguments("C3")),
     **layers_of(yolov7.PREFIX, yolov7.LAYERS),
     "IDetect": ForeignModule(

@@ -179,13 +179,14 @@ def _count(reading: "Translation", name: str, classes: int, image_size: int, *, 
     """
     from search_spaces import model_checks, model_reader
     from search_spaces.errors import CostError, SpecError
-    from trials.costing import cost, other_tasks
+    from trials.costing import other_tasks
 
     document = reading.document
     is_counted_only = model_checks.is_counted_only(document)
-    measure = other_tasks.measure if is_counted_only else cost.measure
     try:
-        built, deployed = (measure(document, classes, image_size, deployed=flag) for flag in (False, True))
+        built, deployed = (
+            other_tasks.measure_any(document, classes, image_size, deployed=flag) for flag in (False, True)
+        )
         remarks = [] if is_counted_only else _remarks(document, classes, image_size)
     except SpecError as error:
         raise error.within(name) from None

@@ -305,7 +305,8 @@ def _builder(operator: Operator, name: str) -> str:
     """Return the function that builds an operator at a site, as text."""
     if not isinstance(operator, ClassOperator):
         return name
-    return f"lambda site, **given: {name}({'site.c_in, ' * operator.channels}**given)"
+    channels = "".join(f"{argument}=site.c_in, " for argument in operator.channels)
+    return f"lambda site, **given: {name}({channels}**given)"
 
 
 def _quoted(text: str) -> str:

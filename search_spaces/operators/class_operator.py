@@ -45,10 +45,10 @@ class ClassOperator(Operator):
     """Operator whose module is a class as it stands in a user's file.
 
     Attributes:
-        channels: how often its constructor takes the channels.
+        channels: arguments of its constructor that are the channels.
     """
 
-    channels: int
+    channels: tuple[str, ...]
 
 
 def of_class(found: UserClass) -> ClassOperator:
@@ -61,7 +61,8 @@ def of_class(found: UserClass) -> ClassOperator:
     takes_channels = bool(arguments) and constructor_names.is_input(arguments[0].name)
     first, second = [*(one.name for one in arguments), "", ""][:2]
     takes_out = takes_channels and constructor_names.is_output(second, after=first)
-    others = arguments[takes_channels + takes_out :]
+    channels = tuple(one.name for one in arguments[: takes_channels + takes_out])
+    others = arguments[len(channels) :]
     if wanting := [one.name for one in others if one.default is Argument.empty]:
         raise SpecError(
             f"{found.name}: its constructor wants {', '.join(wanting)}, for which it has no default "
@@ -70,15 +71,15 @@ def of_class(found: UserClass) -> ClassOperator:
     record = ClassOperator(
         name=found.name,
         module=found.module,
-        channels=takes_channels + takes_out,
+        channels=channels,
         parameters=tuple(
             OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
             for one in others
             if isinstance(one.default, bool | int | float | str)
         ),
         kinds=(SiteKind.LAYER,),
-        build=_Builder(found.module, channels=takes_channels + takes_out),
-        incompatibility=_Trial(found.module, channels=takes_channels + takes_out),
+        build=_Builder(found.module, channels),
+        incompatibility=_Trial(found.module, channels),
         reference=str(found.source.path) if found.source else found.file,
         source=found.source,
     )
@@ -89,14 +90,14 @@ def of_class(found: UserClass) -> ClassOperator:
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builder of a class at a site: it gives the channels as often as the constructor takes them."""
+    """Builder of a class at a site: it gives the channels to each argument that is their number."""
 
     module: type[nn.Module]
-    channels: int
+    channels: tuple[str, ...]
 
     def __call__(self, site: Site, **parameters: Value) -> nn.Module:
         """Build the module."""
-        return self.module(*[site.c_in] * self.channels, **parameters)
+        return self.module(**dict.fromkeys(self.channels, site.c_in), **parameters)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class _Trial:
     """Obstacles of a class at a site, found by trying."""
 
     module: type[nn.Module]
-    channels: int
+    channels: tuple[str, ...]
 
     def __call__(self, site: Site, parameters: Parameters) -> str | None:
         """Return why the class cannot stand there, or None."""
@@ -116,13 +117,13 @@ class _Trial:
 
 @lru_cache(maxsize=4096)
 def _obstacle(
-    build: Callable[..., nn.Module], times: int, channels: int, parameters: tuple[tuple[str, Value], ...]
+    build: Callable[..., nn.Module], names: tuple[str, ...], channels: int, parameters: tuple[tuple[str, Value], ...]
 ) -> str | None:
     """Build a class for a number of channels and pass maps through it; return what is wrong, or None."""
     named: Mapping[str, Any] = dict(parameters)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
-            built = build(*[channels] * times, **named).eval()
+            built = build(**dict.fromkeys(names, channels), **named).eval()
             for size in _SIZES:
                 x = torch.randn(1, channels, *size)
                 y = built(x)

@@ -1,6 +1,8 @@
 """Names that constructors in forks of YOLO give to the channels before and behind a layer, and to repeats."""
 
+from collections.abc import Sequence
 from inspect import Parameter, signature
+from typing import Any
 
 from torch import nn
 
@@ -33,18 +35,37 @@ _REPEATS = frozenset({"n", "num", "num_blocks", "n_blocks", "num_repeat", "num_r
 _KERNEL = frozenset({"k", "k_size", "kernel", "kernel_size", "ks", "ksize"})
 
 
+_BY_POSITION = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
+
+
 def arguments(module: type[nn.Module]) -> list[Parameter]:
-    """Return the parameters of a class's constructor that can be given by position; none if it does not say."""
+    """Return the parameters of a class's constructor, those by name alone last; none if it does not say."""
     try:
         found = list(signature(module.__init__).parameters.values())[1:]
     except (TypeError, ValueError):
         return []
-    return [one for one in found if one.kind in {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}]
+    return [one for one in found if one.kind in _BY_POSITION] + [
+        one for one in found if one.kind is Parameter.KEYWORD_ONLY
+    ]
+
+
+def constructed(module: type[nn.Module], given: Sequence[Any]) -> nn.Module:
+    """Build a layer of arguments in the order of `arguments`: those by name alone get their names."""
+    names = arguments(module)
+    first = sum(one.kind in _BY_POSITION for one in names)
+    if takes_any(module) or len(given) > len(names):
+        return module(*given)
+    by_name = {names[position].name: given[position] for position in range(first, len(given))}
+    return module(*given[:first], **by_name)
 
 
 def takes_any(module: type[nn.Module]) -> bool:
     """Return whether a class's constructor takes any number of arguments by position, `*args`."""
-    return any(one.kind is Parameter.VAR_POSITIONAL for one in signature(module.__init__).parameters.values())
+    try:
+        found = signature(module.__init__).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(one.kind is Parameter.VAR_POSITIONAL for one in found)
 
 
 def is_input(name: str) -> bool:

@@ -274,9 +274,17 @@ def _module(source: Source) -> ModuleType:
                 if isinstance(value, Operator) and value.module.__module__ == inside.__name__:
                     vars(inside)[key] = value.of(source)
                 if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == inside.__name__:
-                    setattr(value, "__reduce_ex__", _reduce_with_text(source, part))  # noqa: B010 - of another type than object's
+                    setattr(value, "__reduce_ex__", _reduce_with_text(source, part, _name_in(inside, value, key)))  # noqa: B010 - of another type than object's
     user_classes.add(source, sys.modules[name])
     return sys.modules[name]
+
+
+def _name_in(module: ModuleType, found: type[nn.Module], bound: str) -> str:
+    """Return the name by which a class is found in a module: its own, or that to which one made by a call is bound."""
+    value: Any = module
+    for part in found.__qualname__.split("."):
+        value = vars(value).get(part) if isinstance(value, ModuleType | type) else None
+    return found.__qualname__ if value is found else bound
 
 
 def _records(module: ModuleType) -> tuple[Operator, ...]:
@@ -285,18 +293,20 @@ def _records(module: ModuleType) -> tuple[Operator, ...]:
     return tuple(dict.fromkeys(one for one in found if isinstance(one, Operator) and one.source))
 
 
-def _reduce_with_text(source: Source, part: str) -> Callable[[nn.Module, Any], Any]:
+def _reduce_with_text(source: Source, part: str, name: str) -> Callable[[nn.Module, Any], Any]:
     """Return a `__reduce_ex__` that pickles a module together with the text that defines its class.
 
     Args:
         part: the file of a folder; empty for a single file.
+        name: of the class in it.
     """
     place = f"{part}{_PART_END}" if part else ""
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:  # noqa: N807 - it becomes that method
         reduced: Any = object.__reduce_ex__(self, max(protocol, 2))
         _, _, state, *rest = reduced
-        return _blank, (str(source.path), source.text, place + type(self).__qualname__), state, *rest
+        written = name if "__reduce_ex__" in vars(type(self)) else type(self).__qualname__
+        return _blank, (str(source.path), source.text, place + written), state, *rest
 
     return __reduce_ex__
 

@@ -57,7 +57,7 @@ def add(source: Source, module: ModuleType) -> None:
     for part in parts_of(module).values():
         for name, value in vars(part).items():
             is_defined_here = isinstance(value, type) and value.__module__ == part.__name__
-            if is_defined_here and issubclass(value, nn.Module) and name == value.__name__:
+            if is_defined_here and issubclass(value, nn.Module):
                 found.setdefault(name, UserClass(name=name, module=value, source=source))
     functions = frozenset(
         name

@@ -610,3 +610,58 @@ class TestWholeModel:
         file.write_text(yaml.safe_dump(with_head("Detect", ["nc"], pgi=True)))
         with pytest.raises(SpecError, match=r"pgi: only YOLOv9's models"):
             bases.load(str(file), "")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([-1, 1, "C3_CBAM", [64]], "unknown module 'C3_CBAM' (a C3 with CBAM in it of the file's own fork: name the"),
+        ([-1, 1, "C2f_Faster_EMA", [64]], "unknown module 'C2f_Faster_EMA' (a C2f with Faster_EMA in it of the file's"),
+        ([-1, 1, "SPPF_LSKA", [64, 5]], "unknown module 'SPPF_LSKA' (spatial pyramid pooling of the file's own fork:"),
+        ([-1, 1, "A2C2f_UIBx", [64]], "unknown module 'A2C2f_UIBx' (did you mean 'A2C2f_UIB'?)"),
+        (
+            [-1, 1, "Conv", ["64\uff0c 3", 2]],
+            "a number, a word or a list is expected, got '64\uff0c 3' (punctuation of",
+        ),
+    ],
+)
+def test_block_of_a_fork_is_no_row_of_this_package(row: list[Any], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "fork.yaml").write_text(yaml.safe_dump(with_row(*row), allow_unicode=True), encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        model_reader.read_model(str(tmp_path / "fork.yaml"))
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["IKeypoint", "IBin", "Panoptic", "DualDSegment"])
+def test_head_for_another_task_is_refused_with_what_can_be_done(head: str) -> None:
+    (mistake,) = mistakes(with_head(head, ["nc", "anchors"], anchors=3))
+    assert mistake.startswith(f"head[0]: {head}: a head for ")
+    assert "`Detect, [nc]` in its place" in mistake
+
+
+def test_segmentation_of_yolov5_is_read_without_its_anchors() -> None:
+    document = with_head("Segment", ["nc", "anchors", 32, 64], anchors=3)
+    assert foreign_files.translate(document).document["head"][0][3] == ["nc", 32, 64]
+    assert mistakes(with_head("Segment", ["nc", 32, "anchors"], anchors=3))[0].startswith(
+        "head[0]: Segment: unexpected"
+    )
+
+
+def test_table_of_scales_under_another_name_is_refused(tmp_path: Path) -> None:
+    document = with_row(-1, 1, "Conv", [64, 3, 1]) | {"scale": {"n": [0.33, 0.25, 1024]}}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"^mine.yaml: scale: a table of scales is called `scales`"):
+        model_reader.read_model(str(tmp_path / "mine.yaml"))
+
+
+def test_key_points_need_their_number() -> None:
+    with pytest.raises(SpecError, match=r"kpt_shape: two numbers are expected, \[17, 3\], got None"):
+        build.skeleton(with_head("Pose", ["nc", "kpt_shape"]), 2)
+
+
+def test_rows_of_a_neck_are_the_first_of_the_head() -> None:
+    document = with_head("Detect", ["nc"]) | {"neck": [[-1, 1, "Conv", [32, 3, 1]]]}
+    reading = foreign_files.translate(document)
+    assert [row[2] for row in reading.document["head"]] == ["Conv", "Detect"]
+    assert reading.notes == ("neck: its rows are read as the first of `head`, as forks with such a section do",)
+    assert foreign_files.translate(reading.document).notes == ()

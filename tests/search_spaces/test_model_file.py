@@ -110,7 +110,15 @@ ROW_MISTAKES = [
 ]
 
 SETTING_MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"nc": None}, "nc: the number of classes is expected, got None"),
+    ({"nc": None}, "nc: the number of classes is missing (nc: 80)"),
+    ({"width_mutiple": 0.5}, "width_mutiple: no setting of a model file (did you mean 'width_multiple'?)"),
+    (
+        {"scales": {"n": [0.3, 0.25, "inf"]}},
+        (
+            "scales.n: three numbers above 0 are expected, [depth, width, most channels], got [0.3, 0.25, 'inf'] "
+            "(.inf for no limit)"
+        ),
+    ),
     ({"nc": "many"}, "nc: the number of classes is expected, got 'many'"),
     ({"scales": [1]}, "scales: a mapping is expected, such as {n: [0.33, 0.25, 1024]}"),
     (

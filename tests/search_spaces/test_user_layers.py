@@ -5,6 +5,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ultralytics.nn import modules as ultralytics_layers
 from search_spaces import OPERATORS, base, build, model_reader, placing, rows, space_file
 from search_spaces.constructors import Place, readings
 from search_spaces.errors import SpecError
-from search_spaces.operators import modules, user_classes
+from search_spaces.operators import Site, SiteKind, modules, user_classes
 from search_spaces.placed import PLACED
 from trials.costing import cost
 
@@ -695,3 +696,159 @@ class OwnDetect(nn.Module):
     path = model(tmp_path, head="[[0, -1], 1, OwnDetect, [nc, anchors]]", more=f"anchors: {written}")
     counted = cost.measure(model_reader.model_document(str(path)), 2, 64)
     assert counted.layers[-1].params == (16 + 1 + 32 + 1) * each * 7
+
+
+NAMED = """\
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+class Widened(nn.Module):
+    def __init__(self, *, in_channels, out_channels, kernel_size=3):
+        super().__init__()
+        self.layer = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Gate(nn.Module):
+    def __init__(self, *, channels, reduction=4):
+        super().__init__()
+        hidden = channels // reduction
+        self.layers = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, x):
+        return x * self.layers(x)
+
+
+class Fused(nn.Module):
+    def __init__(self, *, channels, out):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(one, out, 1) for one in channels)
+
+    def forward(self, x):
+        return sum(layer(one) for layer, one in zip(self.layers, x))
+
+
+@dataclass(eq=False)
+class Written(nn.Module):
+    in_channels: int
+    out_channels: int
+    kernel: int = 3
+
+    def __post_init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(self.in_channels, self.out_channels, self.kernel, padding=self.kernel // 2)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def registered(name):
+    return lambda found: found
+
+
+def wrapped(found):
+    class Inner(found):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    Inner.__name__, Inner.__qualname__ = found.__name__, found.__qualname__
+    return Inner
+
+
+@registered("of a registry")
+class Decorated(nn.Conv2d):
+    def __init__(self, c1, c2, k=3):
+        super().__init__(c1, c2, k, padding=k // 2)
+
+
+@wrapped
+class Wrapped(Decorated):
+    pass
+
+
+def made(k):
+    class Made(nn.Conv2d):
+        def __init__(self, c1, c2):
+            super().__init__(c1, c2, k, padding=k // 2)
+
+    return Made
+
+
+ByCall = made(3)
+OfType = type("AnotherName", (Decorated,), {})
+Alias = Decorated
+"""
+
+
+class TestHowAClassIsWritten:
+    @pytest.fixture
+    def named(self, tmp_path: Path) -> Callable[[Any], nn.Module]:
+        """Return a function that builds a row of these classes behind 32 channels, and returns the layer."""
+        (tmp_path / "named.py").write_text(NAMED, encoding="utf-8")
+        modules.load(tmp_path / "named.py")
+
+        def built(row: Any) -> nn.Module:
+            rows: list[Any] = [[-1, 1, "Conv", [32, 3, 2]], [-1, 1, "Conv", [32, 3, 1]], row]
+            document = {"nc": 2, "backbone": rows, "head": [[[1, 2], 1, "Detect", ["nc"]]]}
+            layer: nn.Module = build.model(document, 2).model[2]
+            return layer
+
+        return built
+
+    @pytest.mark.parametrize(
+        ("row", "params"),
+        [
+            ([-1, 1, "Widened", [64]], 32 * 64 * 9 + 64),
+            ([-1, 1, "Widened", [64, 1]], 32 * 64 + 64),
+            ([-1, 1, "Gate", []], 32 * 8 + 8 + 8 * 32 + 32),
+            ([-1, 1, "Gate", [2]], 32 * 16 + 16 + 16 * 32 + 32),
+            ([[0, 1], 1, "Fused", [64]], 2 * (32 * 64 + 64)),
+            ([-1, 1, "Written", [64]], 32 * 64 * 9 + 64),
+            ([-1, 1, "Decorated", [64]], 32 * 64 * 9 + 64),
+            ([-1, 1, "Alias", [64, 1]], 32 * 64 + 64),
+            ([-1, 1, "Wrapped", [64]], 32 * 64 * 9 + 64),
+            ([-1, 1, "ByCall", [64]], 32 * 64 * 9 + 64),
+            ([-1, 1, "OfType", [64, 1]], 32 * 64 + 64),
+        ],
+    )
+    def test_layer_is_built_and_pickled(self, row: Any, params: int, named: Callable[[Any], nn.Module]) -> None:
+        layer = named(row)
+        assert sum(parameter.numel() for parameter in layer.parameters()) == params
+        again = pickle.loads(pickle.dumps(layer))  # noqa: S301 - of this line
+        assert type(again) is type(layer)
+        assert again.state_dict().keys() == layer.state_dict().keys()
+
+    def test_class_with_arguments_by_name_is_a_choice(self, named: Callable[[Any], nn.Module]) -> None:
+        del named
+        record = modules.offer("Gate")
+        assert record is not None
+        assert [one.name for one in record.parameters] == ["reduction"]
+        site = Site(path="", kind=SiteKind.LAYER, c_in=32, c_out=32, kernel=3, stride=1, groups=1, activation=nn.SiLU())
+        assert record.incompatibility(site, {"reduction": 4}) is None
+        assert sum(one.numel() for one in record.build(site, reduction=2).parameters()) == 32 * 16 * 2 + 16 + 32
+
+
+def test_fourth_number_of_a_scale_is_an_argument_of_the_class_that_wants_one_more(tmp_path: Path) -> None:
+    load(
+        tmp_path,
+        "class Hyper(nn.Module):\n"
+        "    def __init__(self, c1, c2, threshold):\n"
+        "        super().__init__()\n"
+        "        self.layers = nn.ModuleList(nn.Conv2d(c1, c2, 1) for _ in range(threshold))\n"
+        "    def forward(self, x):\n"
+        "        return sum(layer(x) for layer in self.layers)\n",
+    )
+    scales = "scales: {n: [0.5, 0.25, 1024, 6], s: [0.5, 0.5, 1024, 8]}"
+    path = model(tmp_path, "[-1, 1, Hyper, [128]]", more=scales)
+    (note,) = model_reader.read_model(str(path)).notes
+    assert note.startswith("scales: numbers behind depth, width and most channels are the fork's own")
+    assert placed(path)[1].startswith("Hyper(8, 32, 6): ")
+    explicit = base.load(str(path), "s")
+    assert explicit.rows[1] == [-1, 1, "Hyper", [64, 8]]
+    assert "further_scale_values" not in explicit.document

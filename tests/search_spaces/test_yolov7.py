@@ -229,10 +229,20 @@ class TestActivations:
         assert translated["activation"] == "nn.LeakyReLU(0.1)"
         assert [row[3] for row in translated["backbone"]] == [[8, 3, 2, None, 1]] * 2
 
-    def test_different_ones_are_refused_with_their_rows(self) -> None:
-        with pytest.raises(SpecError) as caught:
-            foreign_files.translate(self.with_activations("nn.LeakyReLU(0.1)", "nn.ReLU()", None))
-        assert [one.partition(":")[0] for one in caught.value.mistakes] == ["backbone[0]", "backbone[1]"]
+    def test_different_ones_are_those_of_their_rows(self) -> None:
+        document = self.with_activations("nn.LeakyReLU(negative_slope=0.1)", "nn.ReLU()", None)
+        model = build.model(foreign_files.translate(document).document, 3)
+        found: list[Any] = [layer.act for layer in model.model[:3]]
+        assert [type(one) for one in found] == [nn.LeakyReLU, nn.ReLU, nn.SiLU]
+        assert found[0].negative_slope == 0.1
+
+    def test_what_is_no_activation_is_refused_with_its_row(self) -> None:
+        with pytest.raises(
+            SpecError, match=r"^backbone\[1\]: Conv: unknown activation 'nn.Relu\(\)' \(did you mean nn.ReLU"
+        ):
+            foreign_files.translate(self.with_activations(None, "nn.Relu()"))
+        with pytest.raises(ValueError, match="unknown activation 'Module'"):
+            yolov7.ActivatedConv(3, 8, 1, 1, None, 1, "Module")
 
     @pytest.mark.parametrize(
         ("written", "arguments"), [(True, [8, 3, 2, None, 1]), (False, [8, 3, 2, None, 1, 1, False])]
@@ -390,5 +400,19 @@ def test_wrong_argument_of_a_layer_is_refused_and_not_left_out(row: Row) -> None
 
 def test_activation_that_is_no_text_is_refused_with_its_row() -> None:
     rows = [[-1, 1, "Conv", [8, 3, 2, None, 1, act]] for act in ("nn.ReLU()", [1], {"a": 1})]
-    with pytest.raises(SpecError, match=r"backbone\[0\]: Conv: .*different activations"):
-        foreign_files.translate(file_of(rows, [[[0], 1, "IDetect", ["nc", "anchors"]]]))
+    document = foreign_files.translate(file_of(rows, [[[0], 1, "IDetect", ["nc", "anchors"]]])).document
+    assert [row[2] for row in document["backbone"]] == ["yolov7.ActivatedConv", "Conv", "Conv"]
+    with pytest.raises(SpecError, match=r"^backbone\[1\]: Conv cannot be built of \[8, 3, 2, None, 1, \[1\]\]"):
+        build.skeleton(document, 3)
+
+
+def test_pyramid_with_maxima_behind_each_other_is_the_same() -> None:
+    rows = [
+        foreign_files.translate(file_of([conv(-1, 8, 3, 2), [-1, 1, name, [16]]], [[[0], 1, "IDetect", ["nc"]]]))
+        for name in ("SPPCSPC", "SPPFCSPC")
+    ]
+    assert rows[0].document["backbone"][1] == rows[1].document["backbone"][1]
+    with pytest.raises(SpecError, match="a kernel of 5 is expected, got 7"):
+        foreign_files.translate(
+            file_of([conv(-1, 8, 3, 2), [-1, 1, "SPPFCSPC", [16, False, 1, 0.5, 7]]], [[[0], 1, "IDetect", ["nc"]]])
+        )

@@ -16,6 +16,7 @@ from ultralytics.nn.modules.head import Detect, WorldDetect
 
 from search_spaces import OPERATORS, build, model_checks
 from search_spaces.trace import Traced
+from trials.costing import cost
 from trials.costing.cost import Cost, LayerCost, count_layer, total
 from trials.costing.layers import passed_through
 
@@ -29,6 +30,12 @@ _TEXT_CHANNELS = 512
 def usual_size(document: Mapping[str, Any], other: int) -> int:
     """Return the image size at which a model is counted if none is given: a classifier's own, or else `other`."""
     return CLASSIFIER_SIZE if document["head"][-1][2] == "Classify" else other
+
+
+def measure_any(document: Mapping[str, Any], classes: int, image_size: int, *, deployed: bool) -> Cost:
+    """Count the cost of a model YAML, of a detection model or of one that is only counted; arguments as `measure`'s."""
+    counted_only = model_checks.is_counted_only(document)
+    return (measure if counted_only else cost.measure)(document, classes, image_size, deployed=deployed)
 
 
 def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deployed: bool = True) -> Cost:
