@@ -31,9 +31,9 @@ DETECTION_HEADS = ("Detect", "v10Detect")
 
 COUNTED_HEADS = (
     *("Classify", "Depth", "OBB", "OBB26", "Pose", "Pose26", "RTDETRDecoder", "Segment", "Segment26"),
-    *("SemanticSegment", "WorldDetect"),
+    *("SemanticSegment", "WorldDetect", "YOLOEDetect", "YOLOESegment", "YOLOESegment26"),
 )
-"""Ultralytics' heads of models that are counted and not searched: of other tasks, RT-DETR and YOLO-World."""
+"""Ultralytics' heads of models that are counted and not searched: of other tasks, RT-DETR, YOLO-World and YOLOE."""
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS}
 """Heads of this package: `(classes, *arguments, reg_max=, ch=)`; each replaces a `Detect` of equal inputs."""

@@ -66,7 +66,7 @@ def read_model(
         model: a file for Ultralytics, YOLOv5 or YOLOv9, or the name of a model of Ultralytics or of the catalog.
         as_printed: keep the structure that articles print, to count it.
         scale: a scale of the model's table; None for the scale in its name, or else the first of the table.
-        or_counted: read a model that is counted and not searched, too: of another task, RT-DETR or YOLO-World.
+        or_counted: read a model that is counted and not searched, too: of another task, RT-DETR, YOLO-World or YOLOE.
 
     Raises:
         SpecError: there is no such model or scale, or it is no detection model.

@@ -5,8 +5,9 @@ layer, which can carry operators; one that computes something else is what the u
 `modules.NAME`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor, nn
 from ultralytics import cfg
 from ultralytics.nn import tasks
+from ultralytics.nn.modules.head import Detect
 from ultralytics.utils.torch_utils import initialize_weights
 
-from search_spaces import layers, model_file
-from search_spaces.foreign_module import is_row
+from search_spaces import layers, model_file, printed
+from search_spaces.constructors import Place, head_readings
+from search_spaces.foreign_module import anchors_of_a_map, is_row
 from search_spaces.operators import constructor_names, user_classes
 from search_spaces.operators.user_classes import UserClass
 from search_spaces.user_rows import PREFIX, REPLACED_HEADS
@@ -52,6 +55,8 @@ def resolved(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]
             classes = user_classes.every(row[2]) if is_row(row) and row[2] in _TAKEN else []
             files = " and ".join(one.file for one in classes)
             if classes and section == "head" and position == len(written) - 1:
+                if all(_is_known_head(one, row, document) for one in classes):
+                    continue
                 whose = "Ultralytics'" if row[2] in layers.ULTRALYTICS else "this package's"
                 notes.append(
                     f"{row[2]}: {whose} head is built. {files} has a class of that name, too; "
@@ -86,6 +91,42 @@ def _is_same(theirs: UserClass, arguments: Sequence[Any]) -> bool:
                 for given, x in _readings(theirs.name, arguments)
             )
     return _cache[key]
+
+
+def _is_known_head(theirs: UserClass, row: Sequence[Any], document: Mapping[str, Any]) -> bool:
+    """Return whether a head has the parameters of Ultralytics' head, or of the one in its name's own repository.
+
+    Then the user's file only repeats what is known of the name, and says nothing new about the row.
+    """
+    maps = len(row[0]) if isinstance(row[0], list) and row[0] else 1
+    classes, channels = document.get("nc", 1), tuple(_CHANNELS * (index + 1) for index in range(maps))
+    try:
+        each = anchors_of_a_map(document)
+    except ValueError:
+        each = 1
+    anchors = [list(range(2 * each))] * maps
+    given = [{"nc": classes, "anchors": anchors}.get(one, one) if isinstance(one, str) else one for one in row[3]]
+    place = Place(channels=channels, reads_list=True, repeats=1, scaled=lambda value: value)
+    known: list[tuple[Callable[..., nn.Module], list[Any]]] = [
+        (type("Detect", (Detect,), {"legacy": legacy}), [classes, 16, False, channels]) for legacy in (True, False)
+    ]
+    known += [
+        (partial(head, reg_max=16, ch=channels), [classes, *more])
+        for head in printed.HEADS.values()
+        for more in ([], [1], [each])
+    ]
+    shapes = [found for head, arguments in known if (found := _shapes(head, arguments))]
+    theirs_built = (_shapes(theirs.module, one.arguments) for one in head_readings(theirs.module, given, place))
+    return any(found and found in shapes for found in theirs_built)
+
+
+def _shapes(head: Callable[..., nn.Module], arguments: Sequence[Any]) -> list[tuple[int, ...]]:
+    """Return the sorted shapes of a head's parameters; none if it cannot be built of these arguments."""
+    try:
+        with torch.device("meta"):
+            return sorted(tuple(parameter.shape) for parameter in head(*deepcopy(list(arguments))).parameters())
+    except Exception:  # noqa: BLE001 - a user's code may raise anything, and is another head then
+        return []
 
 
 def _readings(name: str, arguments: Sequence[Any]) -> Iterator[tuple[list[Any], Any]]:

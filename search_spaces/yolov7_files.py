@@ -30,6 +30,8 @@ _ACTIVATION = 5
 
 Ultralytics' `Conv` has the dilation there.
 """
+_ACTIVATED = f"{yolov7.PREFIX}ActivatedConv"
+"""Row of a convolution with an activation of its own; no repository has a layer of that name."""
 _POOLED = [5, 9, 13]
 """Kernels of the maxima in `SPPCSPC`."""
 
@@ -69,7 +71,7 @@ def _conv(row: Row, _document: Mapping[str, Any]) -> Row:
     """
     before, activation = row[3][:_ACTIVATION], row[3][_ACTIVATION]
     if activation not in {True, False}:
-        return [*row[:2], f"{yolov7.PREFIX}ActivatedConv", [*before, *layers.activation_call(activation)]]
+        return [*row[:2], _ACTIVATED, [*before, *layers.activation_call(activation)]]
     return [*row[:3], [*before, 1, False] if activation is False else before]
 
 
@@ -170,7 +172,7 @@ MODULES: dict[str, ForeignModule] = {
     "SPPCSPC": ForeignModule(applies=is_foreign, row=_sppcspc),
     "SPPFCSPC": ForeignModule(row=_sppfcspc),
     "BottleneckCSPA": ForeignModule(applies=is_foreign, row=same_arguments("C3")),
-    **layers_of(yolov7.PREFIX, yolov7.LAYERS),
+    **layers_of(yolov7.PREFIX, yolov7.LAYERS.keys() - {_ACTIVATED}),
     "IDetect": ForeignModule(
         row=_detect,
         printed_row=_implicit_detect,

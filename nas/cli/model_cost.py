@@ -65,7 +65,7 @@ def cost(
     Files of the YOLOv5 and YOLOv9 repositories and of articles about them are
     read as they are. If one prints a module that is wrong, the right operator
     is built, and a note says what was wrong. Ultralytics' models of other
-    tasks, RT-DETR and YOLO-World are counted, too.
+    tasks, RT-DETR, YOLO-World and YOLOE are counted, too.
 
       nas cost yolov9c.yaml --image-size 320
       nas cost article.yaml --as-printed    what the article counted
@@ -205,12 +205,21 @@ def _count(reading: "Translation", name: str, classes: int, image_size: int, *, 
 
 
 def _users_layers(document: dict[str, Any]) -> list[str]:
-    """Return how the layers of users' classes were built; empty if there are none."""
+    """Return how the layers of users' classes were built, and what `fuse()` leaves; empty if there are none."""
     from search_spaces import build, model_file, placed, user_rows
+    from trials.costing.cost import unfolded_norms
 
     if not any(user_rows.user_class(row) for _, row in model_file.addressed(document)):
         return []
-    return placed.notes(build.skeleton(document, document["nc"]))
+    built = build.skeleton(document, document["nc"])
+    left: dict[str, int] = {}
+    for layer in built:
+        one = placed.PLACED.get(layer)
+        if one is not None and one.found.source is not None and (norms := unfolded_norms(layer)):
+            left[one.found.name] = left.get(one.found.name, 0) + norms
+    listed = ", ".join(f"{name} ({count})" for name, count in left.items())
+    reason = "Ultralytics' fuse() folds those of its own Conv alone; GFLOPs do not count them, latency has them"
+    return placed.notes(built) + ([f"batch norms that stay when deployed: {listed}; {reason}"] if left else [])
 
 
 def _assumed_scale(document: dict[str, Any]) -> list[str]:

@@ -50,6 +50,19 @@ class TestCost:
         assert found["C2f_Partial"]["gflops"] == pytest.approx(2 * c2f * 80 * 80 / 1e9)
         assert "EnergyGate of fork.py: layer 5 as EnergyGate(): 128x16x16 to 128x16x16" in counted["notes"]
 
+    def test_norms_that_stay_when_deployed_are_named(self, tmp_path: Path) -> None:
+        (tmp_path / "own.py").write_text(OWN_CONVOLUTIONS, encoding="utf-8")
+        (tmp_path / "mine.yaml").write_text(
+            WITH_HEAD.replace("StemmedHead", "Detect")
+            .replace("[-1, 1, Conv, [16, 3, 2]]", "[-1, 1, CBS, [16]]\n  - [-1, 2, Folded, [16]]")
+            .replace("[1, 2]", "[2, 3]"),
+            encoding="utf-8",
+        )
+        result = nas("cost", tmp_path / "mine.yaml", "--modules", tmp_path / "own.py")
+        assert result.exit_code == 0, result.stderr
+        (line,) = [one for one in result.stderr.splitlines() if "batch norms" in one]
+        assert line.startswith("note: batch norms that stay when deployed: CBS (1); Ultralytics' fuse() folds")
+
     def test_without_the_file_every_unknown_module_is_named(self, fork: Path) -> None:
         result = nas("cost", fork / "mine.yaml")
         assert result.exit_code == 2
@@ -131,6 +144,23 @@ def test_search_around_a_forks_model_is_exported_and_loaded_without_the_file(for
         assert json.loads(record.read_text(encoding="utf-8"))["ending"] == "finished"
 
 
+OWN_CONVOLUTIONS = """\
+from torch import nn
+from ultralytics.nn.modules import Conv
+
+
+class CBS(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(c1, c2, 3, 2, 1, bias=False), nn.BatchNorm2d(c2)
+
+    def forward(self, x):
+        return self.bn(self.conv(x))
+
+
+class Folded(Conv):
+    pass
+"""
 HEAD = """\
 from torch import nn
 from ultralytics.nn.modules import Conv, Detect

@@ -572,6 +572,29 @@ class TestNameThatUltralyticsHasToo:
             "Detect: Ultralytics' head is built. own.py has a class of that name, too; modules.Detect "
         )
 
+    @pytest.mark.parametrize(
+        ("head", "text"),
+        [
+            (
+                "[[-1], 1, Detect, [nc]]",
+                "from ultralytics.nn.modules import Detect as Theirs\nclass Detect(Theirs):\n    pass\n",
+            ),
+            (
+                "[[-1], 1, Detect, [nc, anchors]]",
+                (
+                    "class Detect(nn.Module):\n"
+                    "    def __init__(self, nc=80, anchors=(), ch=()):\n"
+                    "        super().__init__()\n"
+                    "        self.m = nn.ModuleList(nn.Conv2d(c, (nc + 5) * len(anchors[0]) // 2, 1) for c in ch)\n"
+                ),
+            ),
+        ],
+    )
+    def test_head_that_is_known_needs_no_line(self, head: str, text: str, tmp_path: Path) -> None:
+        load(tmp_path, text)
+        notes = model_reader.read_model(str(model(tmp_path, head=head, more="anchors: 3"))).notes
+        assert not [note for note in notes if "has a class of that name" in note]
+
     def test_rows_of_a_catalogs_model_keep_their_meaning(self, tmp_path: Path) -> None:
         load(tmp_path, PLAIN_CONV.replace("nn.SiLU()", "nn.ReLU()"))
         read = model_reader.read_model("yolov8n.yaml")

@@ -27,6 +27,9 @@ MODELS = {
     "yolov8n-rtdetr.yaml": tasks.RTDETRDetectionModel,
     "yolov8n-world.yaml": tasks.WorldModel,
     "yolov8n-worldv2.yaml": tasks.WorldModel,
+    "yoloe-11n.yaml": tasks.YOLOEModel,
+    "yoloe-v8n-seg.yaml": tasks.YOLOESegModel,
+    "yoloe-26n-seg.yaml": tasks.YOLOESegModel,
 }
 """A model of every head, with Ultralytics' class for it."""
 
@@ -137,8 +140,10 @@ def test_operators_in_these_models_keep_their_rules() -> None:
 
 
 def test_a_head_that_cannot_be_counted_is_named() -> None:
-    with pytest.raises(SpecError, match=r"head\[12\]: YOLOEDetect cannot be counted \(Detect, "):
-        model_reader.read_model("yoloe-11.yaml", or_counted=True)
+    document = model_reader.read_model("yoloe-11.yaml", or_counted=True).document
+    document["head"][-1][2:] = ["CBFuse", [[0, 0, 0]]]
+    with pytest.raises(SpecError, match=r"head\[12\]: CBFuse cannot be counted \(Detect, "):
+        model_checks.require_detection(document, or_counted=True)
 
 
 def test_a_size_that_does_not_fit_is_an_error() -> None:

@@ -290,6 +290,12 @@ def fused(module: nn.Module) -> nn.Module:
     return _fused(deepcopy(module))
 
 
+def unfolded_norms(layer: nn.Module) -> int:
+    """Return how many batch norms `fuse()` leaves in a layer on the meta device."""
+    deployed = _fused(deepcopy(layer).to_empty(device="cpu"))
+    return sum(isinstance(one, nn.BatchNorm2d) for one in deployed.modules())
+
+
 def _fused(module: nn.Module) -> nn.Module:
     holder = _Holder(module)
     holder.fuse(verbose=False)

@@ -1,8 +1,8 @@
-"""Exact cost of models that are counted and not searched: of other tasks, RT-DETR and YOLO-World.
+"""Exact cost of models that are counted and not searched: of other tasks, RT-DETR, YOLO-World and YOLOE.
 
 Their layers are counted by the operations that PyTorch runs (`dispatch`), since Ultralytics' decoders and attention
-with text compute matrix products and bilinear sampling outside modules. Of YOLO-World the text is encoded once, by
-another model, which is not counted; the products with its features are.
+with text compute matrix products and bilinear sampling outside modules. Of YOLO-World and YOLOE the text is encoded
+once, by another model, which is not counted; the products with its features are.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules.block import C2fAttn, ImagePoolingAttn
-from ultralytics.nn.modules.head import Detect, WorldDetect
+from ultralytics.nn.modules.head import Detect, WorldDetect, YOLOEDetect
 
 from search_spaces import OPERATORS, build, model_checks
 from search_spaces.trace import Traced
@@ -42,7 +42,7 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
     """Count the cost of a model YAML with one of `model_checks.COUNTED_HEADS`.
 
     Args:
-        classes: number of classes of the head; of YOLO-World also of the names that are looked for.
+        classes: number of classes of the head; of YOLO-World and YOLOE also of the names that are looked for.
         image_size: in pixels, a multiple of the model's stride.
         deployed: count the model as Ultralytics' `fuse()` leaves it.
 
@@ -57,13 +57,13 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         head.stride = torch.full((head.nl,), 32.0)  # any number: decoding on the meta device only needs one
     text = torch.zeros(1, classes, _TEXT_CHANNELS, device="meta")
     for index, layer in enumerate(layers):
-        if isinstance(layer, C2fAttn | ImagePoolingAttn | WorldDetect):
+        if isinstance(layer, C2fAttn | ImagePoolingAttn | WorldDetect | YOLOEDetect):
             layers[index] = build.replace_layer(layer, _WithText(layer, text))
     return total([_count(step, deployed=deployed) for step in passed_through(layers, image_size)], image_size, deployed)
 
 
 class _WithText(nn.Module):
-    """Layer of YOLO-World as a module that reads maps alone.
+    """Layer of YOLO-World or YOLOE as a module that reads maps alone.
 
     All such layers read the same features here: `ImagePoolingAttn` changes their numbers, and not their shape.
     """
@@ -73,7 +73,9 @@ class _WithText(nn.Module):
         self.layer, self.text = layer, text
 
     def forward(self, x: Any) -> Any:
-        """Pass maps and the features of the text; a list is copied, because `WorldDetect` writes into it."""
+        """Pass maps and the features of the text: YOLOE's last map. `WorldDetect` writes into its list."""
+        if isinstance(self.layer, YOLOEDetect):
+            return self.layer([*x, self.text])
         return self.layer(list(x) if isinstance(x, list) else x, self.text)
 
 
