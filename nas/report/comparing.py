@@ -14,6 +14,8 @@ from nas.report.trusting import noise_of
 from nas.settings import Settings, flatten
 from nas.study.folders import SPACE, command
 from nas.study.trained_again import Trained
+from search_spaces.errors import StudyError, unwrapped
+from search_spaces.files import YAML_BYTES, read_plain_text
 from trials import Budget
 
 _NOT_OF_THE_SCORE = frozenset({"data", "seed", "rungs", "timeout", "device", "deploy_size"})
@@ -112,10 +114,21 @@ def _differences(first: ReadableStudy, second: ReadableStudy) -> list[SettingDif
 
 
 def _space_difference(first: Path, second: Path) -> list[str]:
-    """Return the lines of two studies' space files that differ, each with a sign."""
-    texts = [(folder / SPACE).read_text(encoding="utf-8").splitlines() for folder in (first, second)]
+    """Return the lines of two studies' space files that differ, each with a sign.
+
+    Raises:
+        StudyError: one cannot be read.
+    """
+    texts = [_lines(folder / SPACE) for folder in (first, second)]
     lines = difflib.unified_diff(texts[0], texts[1], fromfile=first.name, tofile=second.name, n=0, lineterm="")
     return [line for line in lines if not line.startswith("@@")]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return read_plain_text(file, most=YAML_BYTES).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{file}: the study's copy of its space cannot be read: {unwrapped(error)}") from None
 
 
 def _measure(first: ReadableStudy, second: ReadableStudy) -> str:

@@ -4,12 +4,13 @@ import csv
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from nas.words import with_unit
 from search_spaces.errors import NasError, SpecError
-from search_spaces.files import write_atomically
+from search_spaces.files import read_plain_text, write_atomically
 from search_spaces.yaml_text import read_yaml
 
 FOLDER = "full"
@@ -100,12 +101,13 @@ def unfinished(study: Path, trial: int | None, *, name: str) -> FullTraining:
 
 def _read(folder: Path, trial: int, number: int) -> FullTraining:
     rows = _rows(folder / "results.csv")
-    scores = [float(row[_ACCURACY]) for row in rows if row.get(_ACCURACY)]
+    scores = [score for row in rows if (score := _number(row, _ACCURACY)) is not None]
+    epochs = [int(epoch) for row in rows if (epoch := _number(row, "epoch")) is not None]
     return FullTraining(
         folder=folder,
         trial=trial,
         number=number,
-        epochs=max((int(float(row["epoch"])) for row in rows), default=0),
+        epochs=max(epochs, default=0),
         of=_epochs_asked_for(folder / "args.yaml"),
         map50_95=max(scores, default=None),
         is_finished=(folder / FINISHED).is_file(),
@@ -113,11 +115,23 @@ def _read(folder: Path, trial: int, number: int) -> FullTraining:
 
 
 def _rows(file: Path) -> list[Mapping[str, str]]:
-    """Return the epochs in `results.csv`, without a line that is only partly written."""
+    """Return the epochs in `results.csv`, without a line that is only partly written; none if it is damaged."""
     if not file.is_file():
         return []
-    *lines, _torn = file.read_text(encoding="utf-8").split("\n")
-    return list(csv.DictReader(lines, skipinitialspace=True))
+    try:
+        *lines, _torn = read_plain_text(file).split("\n")
+        return list(csv.DictReader(lines, skipinitialspace=True))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _number(row: Mapping[str, str], name: str) -> float | None:
+    """Return a finite number of a row; None if it has none there."""
+    try:
+        value = float(row.get(name) or "nan")
+    except ValueError:
+        return None
+    return value if isfinite(value) else None
 
 
 def _epochs_asked_for(file: Path) -> int | None:

@@ -124,3 +124,19 @@ def test_command_prints_json(make_study: Callable[..., Study]) -> None:
     assert "sampler: ours | tpe" in text.output
     twice = CliRunner().invoke(app, ["compare", "one", "one", *runs])
     assert (twice.exit_code, twice.output) == (2, "nas compare: one twice; name two studies\n")
+
+
+def test_space_that_cannot_be_read_is_one_line(make_study: Callable[..., Study]) -> None:
+    make_study("one")
+    made = make_study("third")
+    (made.folder / "space.yaml").unlink()
+    for replaced in (None, "folder", "binary"):
+        if replaced == "folder":
+            (made.folder / "space.yaml").mkdir()
+        elif replaced == "binary":
+            (made.folder / "space.yaml").rmdir()
+            (made.folder / "space.yaml").write_bytes(b"\xff\xfe")
+        done = CliRunner().invoke(app, ["compare", "one", "third", "--runs", str(made.folder.parent)])
+        assert (done.exit_code, done.exception.__class__) == (2, SystemExit)
+        assert "space.yaml: the study's copy of its space cannot be read" in done.stderr
+        assert len(done.stderr.splitlines()) == 1

@@ -96,6 +96,13 @@ def test_resuming_goes_on_from_the_last_whole_checkpoint(
     assert (weights / "last.pt").read_text() == "whole"
 
 
+@pytest.mark.parametrize("text", [b"epoch\n\xff\n", b"epoch,metrics/mAP50-95(B)\nmany,nan\ninf,best\n", b"a\n\0\n"])
+def test_damaged_results_are_of_no_epoch(text: bytes, study: Any, tmp_path: Path) -> None:
+    (begin(tmp_path / "full/trial-0004", 0.1) / "results.csv").write_bytes(text)
+    found = full_trainings(study.folder)[0]
+    assert (found.epochs, found.map50_95) == (0, None)
+
+
 def test_trust_is_passed_on(study: Any, commands: list[Sequence[str]], tmp_path: Path) -> None:
     full_training.train(study, [], trial=4, best=None, trust=True)
     begin(tmp_path / "full/trial-0004-2", 0.1)
