@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from nas.algorithms.gaussian_process import Surrogate
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.enqueue import enqueue_extremes
@@ -124,6 +126,15 @@ class TestEffects:
             shown = [one for one in found.rows if one.member == member.short_name]
             assert [replace(one, member="") for one in shown] == list(alone.rows)
             assert {one.slot for one in shown} <= {slot.name for slot in member.slots}
+
+    def test_operator_that_a_member_has_not_tried_has_no_effect_there(self, proposed: Study) -> None:
+        def has(one: Record) -> bool:
+            return any("UIB" in pick for pick in one.picks.values())
+
+        records = [one for one in proposed.records() if one.member == "eightn" or not has(one)]
+        found = effects.estimate(records, proposed.space, proposed.feasible.figures)
+        assert "UIB" in {row.operator for row in found.rows if row.member == "eightn"}
+        assert "UIB" not in {row.operator for row in found.rows if row.member == "ninet"}
 
     def test_command_names_the_members(self, proposed: Study) -> None:
         runs = ("--runs", proposed.folder.parent)
@@ -525,6 +536,15 @@ class TestEncoding:
         alike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": uib}))
         unlike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": other}))
         assert unlike == 0 < alike < 0.5
+
+    def test_member_without_scores_is_predicted_with_less_certainty(
+        self, encoding: Encoding, joined: JoinedSpace
+    ) -> None:
+        eight, nine = ([one for one in joined.every() if joined.member_name(one) == name] for name in MEMBERS)
+        scores = np.array([0.4 + 0.01 * (number % 5) for number in range(len(eight) - 1)])
+        surrogate = Surrogate.fit(encoding.of(eight[1:]).features, scores, 0.003)
+        (of_eight, *_), of_nine = (surrogate.predict(encoding.of(some).features)[1] for some in (eight, nine))
+        assert of_nine.min() > of_eight
 
     def test_member_counts_whole_where_there_are_no_slots(self) -> None:
         names = "v8n,v9t"
