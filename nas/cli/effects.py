@@ -42,7 +42,9 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """
     opened = opening.opened(study, runs)
     from nas.report.effects import COLUMNS
+    from nas.study.kinds import require_candidates
 
+    require_candidates(opened.folder, opened.file, "effects")
     with show.err.status("estimating effects"):
         records = opened.records()
         found = opened.effects(records)

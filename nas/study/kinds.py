@@ -49,11 +49,8 @@ def require_search(folder: Path, file: StudyFile, command: str, *, stock_only: b
     Raises:
         StudyError: the study is a confirmation, an ablation or a calibration, or has only stock models.
     """
-    if file.settings.stock_only and not stock_only:
-        raise StudyError(
-            f"{folder.name}: has stock models alone, and no candidate for nas {command} (nas search --space "
-            f"{','.join(file.settings.members)} proposes some)"
-        )
+    if not stock_only:
+        require_candidates(folder, file, command)
     name = _NAMES.get(kind_of(file))
     if name is not None:
         search = str(file.settings.confirms).removesuffix("-calibrate")
@@ -61,4 +58,17 @@ def require_search(folder: Path, file: StudyFile, command: str, *, stock_only: b
         raise StudyError(
             f"{folder.name}: is itself the {name} of {search}, and has no front; did you mean: nas {command} "
             f"{search}{where}"
+        )
+
+
+def require_candidates(folder: Path, file: StudyFile, command: str) -> None:
+    """Refuse a study of stock models alone; arguments as of `require_search`.
+
+    Raises:
+        StudyError: the study is one.
+    """
+    if file.settings.stock_only:
+        raise StudyError(
+            f"{folder.name}: has stock models alone, and no candidate for nas {command} (nas search --space "
+            f"{','.join(file.settings.members)} proposes some)"
         )

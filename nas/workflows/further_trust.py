@@ -36,10 +36,16 @@ def trust_in_further(studies: Sequence[StoredStudy]) -> FurtherTrust:
         studies: two or more.
 
     Raises:
-        StudyError: one of them is no search, is named twice, differs from the first in more than its seed or has the
-            same seed as another, or has learned nothing.
+        StudyError: one of them is no search, has several members, is named twice, differs from the first in more than
+            its seed or has the same seed as another, or has learned nothing.
     """
     first, *others = studies
+    if several := next((one for one in studies if one.settings.members), None):
+        alone = ", ".join(dict.fromkeys(command("trust", one.folder) for one in studies))
+        raise StudyError(
+            f"{several.name}: a further search is predicted from its one stock model, and this one has several; ask "
+            f"each search alone: {alone}"
+        )
     earlier = [_earlier(one) for one in studies]
     for one in others:
         require_same_kind(first, one)
@@ -105,13 +111,8 @@ def _earlier(study: StoredStudy) -> Earlier:
     """Return what a search has trained.
 
     Raises:
-        StudyError: it is no search, has several members, or has learned nothing.
+        StudyError: it is no search, or has learned nothing.
     """
-    if study.settings.members:
-        raise StudyError(
-            f"{study.name}: a further search is predicted from its one stock model, and this one has several; ask each "
-            f"search alone: {command('trust', study.folder)}"
-        )
     records = study.records()
     search, again = study.trained(records)
     if warning := study.nothing_learned(records):

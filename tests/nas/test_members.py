@@ -473,8 +473,15 @@ class TestFreshSeeds:
             refinement.resolve_space(Request(refine="edge", runs=searched.folder.parent))
 
     def test_further_search_is_not_predicted(self, searched: Study) -> None:
-        with pytest.raises(StudyError, match="a further search is predicted from its one stock model"):
-            trust_in_further([searched, searched])
+        other = Study.open(searched.folder)
+        other.folder = searched.folder.with_name("other")
+        where = f"--runs {searched.folder.parent}"
+        with pytest.raises(StudyError) as refused:
+            trust_in_further([searched, other])
+        assert str(refused.value) == (
+            "edge: a further search is predicted from its one stock model, and this one has several; ask each search "
+            f"alone: nas trust edge {where}, nas trust other {where}"
+        )
 
     def test_slots_of_a_trial_are_judged_beside_the_stock_model_of_its_member(self, searched: Study) -> None:
         one = next(one for one in searched.records() if one.member == "eightn" and one.role != "stock")

@@ -334,6 +334,9 @@ class TestFreshSeeds:
         with pytest.raises(SpecError, match=r"has stock models alone.*nas search --space v9t,v5n searches around them"):
             resolve_space(Request(refine=STUDY, runs=searched.folder.parent))
 
+    def test_stock_models_have_no_operators_to_estimate_effects_of(self, searched: Study) -> None:
+        assert "has stock models alone, and no candidate for nas effects" in self.nas(searched, "effects", STUDY)
+
     def test_stock_models_are_not_ablated(self, searched: Study) -> None:
         with pytest.raises(StudyError, match="has stock models alone, and no candidate for nas ablate"):
             AblationPlan.of(searched, trial=0)
