@@ -316,13 +316,16 @@ def _leftover(address: str, trial: int | None = None) -> Finding:
     return Finding(address=address, problem=problem, repair=Repair.DELETE_TEMPORARY, trial=trial)
 
 
-def compare_stock_training(where: str, found: FoundFiles, *, is_running: bool) -> Iterator[Finding]:
+def compare_stock_training(
+    where: str, found: FoundFiles, *, is_running: bool, is_stored: bool = False
+) -> Iterator[Finding]:
     """Yield what is wrong with the files of a stock model's training.
 
     Args:
         where: address of its folder, `STUDY/base`.
         found: there.
         is_running: whether the study is.
+        is_stored: whether its weights are in a database, from which they are fetched when they are needed.
     """
     if found.is_held or is_running:
         return
@@ -333,7 +336,8 @@ def compare_stock_training(where: str, found: FoundFiles, *, is_running: bool) -
         yield Finding(address=f"{where}/outcome.json", problem="damaged", advice=advice)
     elif ending is None and found.weights is FileState.WHOLE and found.checkpoint is FileState.MISSING:
         yield Finding(address=f"{where}/outcome.json", problem="missing, though the weights are there", advice=advice)
-    if ending == Ending.FINISHED and found.weights is not FileState.WHOLE:
+    is_fetched = is_stored and found.weights is FileState.MISSING
+    if ending == Ending.FINISHED and found.weights is not FileState.WHOLE and not is_fetched:
         yield Finding(address=f"{where}/weights.pt", problem=str(found.weights), advice=advice)
 
 

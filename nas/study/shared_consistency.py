@@ -35,7 +35,8 @@ class _Training:
         place: its folder in the study's, such as `trials/0007`.
         digests: SHA-256 of its files on this machine, by name.
         damaged: names of those that are not what the storage says of the training.
-        is_ours: whether this machine has trained it, so that its files count; else those in the database do.
+        is_ours: whether this machine has trained it, so that its files count; else those in the database do, and are
+            fetched when they are needed.
         number: of the trial; None for a stock model.
         has_weights: whether its weights must be there.
     """
@@ -155,7 +156,7 @@ def _file(study: str, training: _Training, name: str, stored: _Stored) -> Iterat
     path = f"{training.place}/{name}"
     here, there = training.digests.get(name), stored.digests.get(path)
     is_whole = here is not None and name not in training.damaged
-    is_needed = training.has_weights if name == WEIGHTS else training.is_ours and name not in {_OUTCOME, MODEL}
+    is_needed = training.is_ours and (training.has_weights if name == WEIGHTS else name not in {_OUTCOME, MODEL})
     problem, repair, advice = "", Repair.NONE, ""
     if path in stored.damaged:
         problem, repair = "damaged in the database", Repair.PUBLISH if is_whole else Repair.NONE

@@ -131,6 +131,10 @@ class SharedStudy:
         """Return whether the storage has the outcome of a training."""
         return bool(self.files.digests([self._path(files.outcome)]))
 
+    def has_weights(self, files: TrialFiles) -> bool:
+        """Return whether the storage has the weights of a training."""
+        return bool(self.files.digests([self._path(files.weights)]))
+
     def trains(self, task: str, files: TrialFiles) -> bool:
         """Return whether this machine has the claim to a training of which no weights are stored; by one attempt.
 

@@ -121,7 +121,8 @@ def check_study(folder: Path, show: Show = lambda _: None, *, holds_lock: bool =
     findings += _storage(study, trials, records, found, with_weights=best, is_running=is_running)
     for files in study.files_of_stock_models().values():
         where = f"{study.name}/{files.folder.relative_to(folder).as_posix()}"
-        findings += compare_stock_training(where, stored_files.read(files), is_running=is_running)
+        is_stored = study.shared is not None and study.shared.has_weights(files)
+        findings += compare_stock_training(where, stored_files.read(files), is_running=is_running, is_stored=is_stored)
     if is_running:
         place = "" if study.shared is None else " the files in the database,"
         note = f"{study.name} is running: trials without an ending,{place} and MLflow, were not compared"

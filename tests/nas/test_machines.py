@@ -937,6 +937,25 @@ class TestCheck:
         assert stock(first).weights.read_bytes() == weights
         assert len(first.files(1).read_epochs()) == 3
 
+    def test_weights_that_are_fetched_when_they_are_needed_need_not_be_here(
+        self,
+        first: Study,
+        another: Join,
+        monkeypatch: pytest.MonkeyPatch,
+        score: Score,
+        whole_weights: Callable[[Score], Score],
+    ) -> None:
+        monkeypatch.setattr(worker, "evaluate", whole_weights(score))
+        monkeypatch.setattr(stock_training, "evaluate", whole_weights(_stock_score(score)))
+        second = another()
+        run_and_stop(first, second)
+        assert shared(first).machines.claim(TRACKING, set())
+        fetched(second)
+        assert second.files(0).outcome.is_file()
+        assert found(second) == {}
+        shared(first).files.delete(["base/weights.pt"])
+        assert found(second) == {"small/base/weights.pt": ("missing", Repair.NONE)}
+
     def test_what_another_machine_has_not_stored_is_named_with_that_machine(self, first: Study, another: Join) -> None:
         second = another()
         run_and_stop(first, second)
