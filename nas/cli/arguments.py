@@ -240,8 +240,7 @@ def _refuse(error: Any, command: str) -> NoReturn:
 
 
 def _end(lines: Sequence[str]) -> NoReturn:
-    for line in lines:
-        show.err.print(line, markup=False, style="red")
+    show.lines(lines, style="red")
     raise typer.Exit(show.MISTAKE)
 
 

@@ -81,8 +81,8 @@ def export(
     """Export the model of a trial: model.yaml, weights.pt, data.yaml, summary.json and a model card.
 
       nas export v9t-digits --best map --standalone
-      nas export v9t-digits --trial 4 --formats onnx,openvino --check
-      nas export v9t-digits --trial 4 --formats onnx,openvino --precision fp32,int8 --check
+      nas export v9t-digits --trial 4 --formats onnx,openvino --check imgsz=128
+      nas export v9t-digits --trial 4 --formats onnx,openvino --precision fp32,int8 --check imgsz=128
 
     Arguments of Ultralytics' export may follow: imgsz=320 quantize=16 device=0.
     """
@@ -118,7 +118,8 @@ def export(
     measured_files.show_table(files)
     if registered is not None:
         _register(opened, exported, registered)
-    if any(one.problem for one in exported.formats) or any(one.path is None for one in files):
+    blank = exported.torch_accuracy is not None and exported.torch_accuracy.tells_nothing
+    if blank or any(one.problem for one in exported.formats) or any(one.path is None for one in files):
         raise typer.Exit(show.NEGATIVE)
 
 
@@ -164,7 +165,8 @@ def _standalone_lines(exported: "Exported", *, wanted: bool) -> list[str]:
 
 def _format_lines(exported: "Exported") -> list[str]:
     lines = [f"{one.name}: {one.finding}{f': {one.path}' if one.path else ''}" for one in exported.formats]
-    if exported.torch_map50_95 is not None:
+    if (torch := exported.torch_accuracy) is not None:
         measured = [f"{one.name} {one.map50_95:.4f}" for one in exported.formats if one.map50_95 is not None]
-        lines.append(f"mAP50-95 on the validation images: PyTorch {exported.torch_map50_95:.4f}, {', '.join(measured)}")
+        of_all = ", ".join([f"PyTorch {torch.map50_95:.4f}", *measured])
+        lines += [f"mAP50-95 on the validation images, at {torch.size} px: {of_all}", *filter(None, [torch.remark])]
     return lines

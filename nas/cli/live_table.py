@@ -115,20 +115,18 @@ def _row(study: "StoredStudy", record: "Record", *, is_on_front: bool) -> dict[s
 
 def _stock_training(study: "StoredStudy") -> list[dict[str, Any]]:
     """Return the rows of the stock models' trainings before all trials that have not ended."""
-    budget = study.settings.base
-    if budget is None:
-        return []
+    from nas.study.running_trials import stock_trainings
+
     return [
         {
             **dict.fromkeys(_COLUMNS),
             "trial": "-  ",
-            "state": "waiting" if member and not files.folder.is_dir() else "training",
-            "epoch": f"{len(files.read_epochs())}/{budget.epochs}",
+            "state": "waiting" if one.is_waiting else "training",
+            "epoch": f"{one.epochs}/{one.of}",
             "ms": "",
-            "summary": f"{member}: {_BASE}" if member else _BASE,
+            "summary": f"{one.member}: {_BASE}" if one.member else _BASE,
         }
-        for member, files in study.files_of_stock_models().items()
-        if files.read_outcome() is None
+        for one in stock_trainings(study)
     ]
 
 

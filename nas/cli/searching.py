@@ -180,9 +180,9 @@ def _run(study: "Study", cluster: "RayCluster | None" = None, shown: show.Format
     if study.unfinished_trials(records):
         again = options.command_for("resume", study) + (cluster.flags if cluster else "")
         show.lines([_why_short(study.file.run, records), f"Continue with: {again}"])
-    print_front(study, shown, is_warned=is_warned)
     if shown == "table":
         _draw_front(study, records)
+    print_front(study, shown, is_warned=is_warned)
     show.lines([f"open its page in MLflow with: {options.command_for('ui', study, named=False)}"])
     if remaining and not study.file.run.timeout and any(record.state == "waiting" for record in records):
         raise typer.Exit(show.NEGATIVE)

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -38,6 +39,9 @@ _LAST = 24
 """Least width of the last column, in characters; other columns are left out to make room for it."""
 _LABEL = 10
 """Width of the names before texts, in characters."""
+_COMMAND = re.compile(r"nas [a-z]+(?: [^\s()]+)?(?: --[a-z-]+(?: [^\s()-][^\s()]*)?)*")
+_IN_COLUMNS = re.compile(r"\S {2,}\S")
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 class PrintableConsole(Console):
@@ -108,15 +112,14 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except NasError as error:
             if err.is_verbose:
                 err.print(traceback.format_exc(), markup=False)
-            for line in str(error).splitlines():
-                err.print(line, markup=False, style="red")
+            lines(str(error).splitlines(), style="red")
             raise typer.Exit(MISTAKE) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
         except (ImportError, MemoryError) as error:
             if (problem_of_memory := address_space.problem(error)) is None:
                 raise
-            err.print(problem_of_memory, markup=False, style="red")
+            lines([problem_of_memory], style="red")
             raise typer.Exit(MISTAKE) from None
         except OSError as error:
             from search_spaces.files import environment_problem
@@ -124,7 +127,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             problem = environment_problem(error)
             if problem is None:
                 raise
-            err.print(str(problem), markup=False, style="red")
+            lines([str(problem)], style="red")
             raise typer.Exit(MISTAKE) from None
 
     return reporting
@@ -256,19 +259,28 @@ def result(line: str, document: Mapping[str, Any], shown: Literal["text", "json"
     text(line if shown == "text" else json.dumps(document, indent=1))
 
 
-def lines(texts: Iterable[str]) -> None:
-    """Print lines of text to stderr."""
-    for text in texts:
-        err.print(text, markup=False)
+def lines(texts: Iterable[str], *, style: str | None = None) -> None:
+    """Print lines of text to stderr; on a terminal, long ones are broken between words."""
+    for line in (line for text in texts for line in text.split("\n")):
+        err.print("\n".join(_broken(line, err.width)) if err.is_terminal else line, markup=False, style=style)
 
 
 def labelled(texts: Iterable[tuple[str, str]]) -> None:
     """Print names with their texts to stderr; on a terminal, long ones are broken between words and stay indented."""
     for name, text in texts:
         label = f"{name:<{_LABEL - 1}} "
-        room = max(_LAST, err.width - len(label)) if err.is_terminal else 0
-        broken = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) if room else [text]
-        lines([label + f"\n{' ' * _LABEL}".join(broken)])
+        broken = _broken(text, max(_LAST, err.width - len(label))) if err.is_terminal else [text]
+        err.print(label + f"\n{' ' * _LABEL}".join(broken), markup=False)
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """Break a text between words; commands stay whole, to be copied, and rows of tables as they are."""
+    if len(text) <= room or _IN_COLUMNS.search(text):
+        return [text]
+    kept = _COMMAND.sub(lambda found: found.group().replace(" ", _NO_BREAK), text)
+    indent = " " * (len(text) - len(text.lstrip()))
+    broken = textwrap.wrap(kept, room, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [line.replace(_NO_BREAK, " ") for line in broken] or [text]
 
 
 def details(texts: Iterable[str]) -> None:

@@ -43,6 +43,7 @@ _STATUS = (
     "folder",
     "per_hour",
     "seconds_left",
+    "stock_trainings",
     "at_work",
     "problem",
 )
@@ -78,8 +79,8 @@ def status(
     """Show how many trials of a study are done, its best scores, its pace, and what runs where.
 
     left: time until all trials are done, by the mean duration of those that
-    have ended. waiting: architectures in the queue, to be trained by nas
-    resume STUDY. nas watch STUDY follows a search that runs.
+    have ended. waiting: architectures in the queue. nas resume STUDY trains
+    them where nothing runs; nas watch STUDY follows a search that runs.
 
       nas status               all studies
       nas status v9t-digits    one, with what runs where
@@ -102,7 +103,7 @@ def status(
             row
             | {
                 "done": None if row["problem"] else f"{row['trials']}/{row['of']}",
-                "left": duration(row["seconds_left"]) if row["seconds_left"] and row["running"] == "yes" else None,
+                "left": duration(row["seconds_left"]) if row["seconds_left"] and row["running"] else None,
             }
             for row in rows
         ]
@@ -110,8 +111,8 @@ def status(
         show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front", "left"))
     if shown == "table" and study:
         show.lines(_at_work(rows[0]))
-    if shown == "table" and any(row["waiting"] for row in rows):
-        show.details(["waiting: architectures in the queue, which have no worker yet; nas resume STUDY trains them"])
+    if shown == "table" and any(row["waiting"] and not row["running"] for row in rows):
+        show.details(["waiting: architectures in the queue of a study that does not run; nas resume STUDY trains them"])
     show.lines(f"{name} cannot be opened: {problem}" for name, problem in problems.items())
     show.lines(f"{row['study']}: {line}" for row, warning in found for line in warning[:1])
     if study and shown == "table":
@@ -266,15 +267,15 @@ def _status(study: "StoredStudy") -> "tuple[dict[str, Any], list[str]]":
     """Return the row of a study, and a warning if its stock model has learned nothing."""
     from nas.locks import is_held
     from nas.records.record import stock_of
-    from nas.study.running_trials import running_trials
+    from nas.study.running_trials import running_trials, stock_trainings
 
     records = study.records()
     front = study.front(records)
     stock = stock_of(records)
-    pace = study.pace(records)
+    pace, is_running = study.pace(records), is_held(study.supervision_lock.path)
     row: dict[str, Any] = {
         "study": study.name,
-        "running": "yes" if is_held(study.supervision_lock.path) else "no",
+        "running": is_running,
         "trials": sum(record.ending is not None for record in records),
         "of": study.file.run.trials,
         "front": len(front),
@@ -286,6 +287,9 @@ def _status(study: "StoredStudy") -> "tuple[dict[str, Any], list[str]]":
         "folder": str(study.folder),
         "per_hour": None if pace is None else round(pace.trials_per_hour, 1),
         "seconds_left": None if pace is None else round(pace.seconds_left),
+        "stock_trainings": [asdict(one) | {"sentence": one.sentence} for one in stock_trainings(study)]
+        if is_running
+        else [],
         "at_work": [asdict(one) | {"sentence": one.sentence} for one in running_trials(study, records)],
         "problem": None,
     }
@@ -293,9 +297,12 @@ def _status(study: "StoredStudy") -> "tuple[dict[str, Any], list[str]]":
 
 
 def _at_work(row: "dict[str, Any]") -> list[str]:
-    """Return the pace of a study, and the trials that run, in words."""
+    """Return the pace of a study, and the trainings that run, in words."""
     pace = f"{row['per_hour']:g} trials an hour with all workers" if row["per_hour"] else ""
-    return [*filter(None, [pace]), *(str(one["sentence"]) for one in row["at_work"])]
+    return [
+        *filter(None, [pace]),
+        *(str(one["sentence"]) for key in ("stock_trainings", "at_work") for one in row[key] or ()),
+    ]
 
 
 def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, Any], list[str]]":

@@ -48,6 +48,8 @@ _STRIDE = 32
 _SCORE_TOLERANCE = 1e-3
 _BOX_TOLERANCE = 1e-3
 """Greatest difference of a box as a share of the image size."""
+_FINDS = 0.01
+"""Least mAP50-95 of a model that finds something: below, a file that finds nothing has the same accuracy."""
 _SHOWN = 0.01
 """Least score of a box of an end-to-end model that is compared: the others are in no order."""
 
@@ -108,6 +110,42 @@ class ExportedFormat:
         return f"differs from PyTorch by at most: {compared}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class TorchAccuracy:
+    """Accuracy of the PyTorch model, with which those of its files are compared.
+
+    Attributes:
+        size: of the images of that comparison, in pixels.
+        map50_95: at that size.
+        trained_size: of the images of the trial's training, in pixels.
+        at_trained_size: mAP50-95 at that size; the same number if the sizes are equal.
+    """
+
+    size: int | tuple[int, int]
+    map50_95: float
+    trained_size: int
+    at_trained_size: float
+
+    @property
+    def tells_nothing(self) -> bool:
+        """Whether the model finds nothing, so that a file which finds nothing either would look right."""
+        return self.map50_95 < _FINDS
+
+    @property
+    def remark(self) -> str:
+        """What to know of the comparison, as a sentence; empty if there is nothing."""
+        if self.map50_95 >= self.at_trained_size / 2 and not self.tells_nothing:
+            return ""
+        trained = f"{self.trained_size} px, at which it was trained, PyTorch has {self.at_trained_size:.4f}"
+        here = f"at {self.size} px" if self.size != self.trained_size else "here"
+        if self.at_trained_size < _FINDS:
+            return f"at {trained}: the model finds nothing, so mAP50-95 tells nothing of its files"
+        judged = "nothing" if self.tells_nothing else "little"
+        return (
+            f"at {trained}: what the files have {here} tells {judged} of them (compare with imgsz={self.trained_size})"
+        )
+
+
 def require_formats(names: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of formats, each once.
 
@@ -166,6 +204,19 @@ def export(weights: Path, name: str, size: int, *, end_to_end: bool, arguments: 
     exported = ExportedFormat(name=name, path=path)
     sizes = _sizes(options["imgsz"], is_dynamic=bool(options.get("dynamic")))
     return _compared(exported, weights, sizes, is_exact=name in _EXACT and "quantize" not in options)
+
+
+def torch_accuracy(
+    weights: Path, data: Path, size: int, trained_size: int, *, end_to_end: bool, device: Any = "cpu"
+) -> TorchAccuracy:
+    """Return the accuracy of a model's weights at the size of its files, and at that of its training."""
+    measured = {
+        one: accuracy(weights, data, one, end_to_end=end_to_end, device=device)
+        for one in dict.fromkeys((size, trained_size))
+    }
+    return TorchAccuracy(
+        size=size, map50_95=measured[size], trained_size=trained_size, at_trained_size=measured[trained_size]
+    )
 
 
 def accuracy(model: Path | nn.Module, data: Path, size: int, *, end_to_end: bool, device: Any = "cpu") -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nas.deployment.formats import ExportedFormat
+from nas.deployment.formats import ExportedFormat, TorchAccuracy
 from nas.records.record import Record
 from search_spaces.printable import markdown
 
@@ -42,7 +42,7 @@ class ModelCard:
         usage: code or commands, in one block each, after a sentence.
         files: what each file is.
         formats: further formats of the model.
-        torch_map50_95: with which those of the formats are compared; None if it was not measured.
+        torch_accuracy: with which those of the formats are compared; None if it was not measured.
     """
 
     title: str
@@ -55,7 +55,7 @@ class ModelCard:
     usage: Sequence[tuple[str, str, str]]
     files: Mapping[str, str]
     formats: Sequence[ExportedFormat] = field(default=())
-    torch_map50_95: float | None = None
+    torch_accuracy: TorchAccuracy | None = None
 
     def text(self) -> str:
         """Return the card as Markdown."""
@@ -89,11 +89,13 @@ class ModelCard:
     def _format_lines(self) -> Iterator[str]:
         if not self.formats:
             return
-        measured = self.torch_map50_95 is not None
-        yield f"\n| format | compared with PyTorch |{' mAP50-95 |' if measured else ''}"
-        yield f"|---|---|{'---|' if measured else ''}"
-        if measured:
-            yield f"| PyTorch | | {self.torch_map50_95:.4f} |"
+        torch = self.torch_accuracy
+        yield f"\n| format | compared with PyTorch |{f' mAP50-95 at {torch.size} px |' if torch else ''}"
+        yield f"|---|---|{'---|' if torch else ''}"
+        if torch:
+            yield f"| PyTorch | | {torch.map50_95:.4f} |"
         for one in self.formats:
             accuracy = "-" if one.map50_95 is None else f"{one.map50_95:.4f}"
-            yield f"| {one.name} | {one.finding} |{f' {accuracy} |' if measured else ''}"
+            yield f"| {one.name} | {one.finding} |{f' {accuracy} |' if torch else ''}"
+        if torch and torch.remark:
+            yield f"\n{torch.remark}"

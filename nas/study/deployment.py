@@ -7,7 +7,7 @@ from typing import Any
 
 from nas.deployment import formats as exported_formats
 from nas.deployment import standalone
-from nas.deployment.formats import ExportedFormat
+from nas.deployment.formats import ExportedFormat, TorchAccuracy
 from nas.deployment.model_card import ModelCard
 from nas.records.record import Record
 from nas.settings import Settings
@@ -94,7 +94,7 @@ def deploy(
             stored=read_stored(weights) if exported.weights is not None else None,
         )
     found, accuracy = _formats(exported, wanted, budget, end_to_end=build.is_end_to_end(document))
-    whole = replace(exported, standalone=folder, formats=found, torch_map50_95=accuracy)
+    whole = replace(exported, standalone=folder, formats=found, torch_accuracy=accuracy)
     card = _card(whole, architecture, settings, budget, study=study, stock=stock, verdict=verdict, operators=operators)
     write_atomically(exported.folder / CARD, card.text())
     if folder is not None:
@@ -105,8 +105,8 @@ def deploy(
 
 def _formats(
     exported: Exported, wanted: Deployment, budget: Budget, *, end_to_end: bool
-) -> tuple[tuple[ExportedFormat, ...], float | None]:
-    """Export to each format; return them, and PyTorch's mAP50-95 if it was wanted."""
+) -> tuple[tuple[ExportedFormat, ...], TorchAccuracy | None]:
+    """Export to each format; return them, and PyTorch's accuracy if it was wanted."""
     weights, size = exported.weights, wanted.arguments.get("imgsz", budget.deploy_size)
     if weights is None or not wanted.formats:
         return (), None
@@ -118,7 +118,9 @@ def _formats(
     if not wanted.check:
         return tuple(found), None
     wanted.on_step("measuring mAP50-95 of PyTorch")
-    accuracy = exported_formats.accuracy(weights, data, size, end_to_end=end_to_end, device=device)
+    accuracy = exported_formats.torch_accuracy(
+        weights, data, size, budget.image_size, end_to_end=end_to_end, device=device
+    )
     measured = []
     for one in found:
         wanted.on_step(f"{one.name}: measuring its mAP50-95")
@@ -162,7 +164,7 @@ def _card(
         usage=usage,
         files=_card_files(exported),
         formats=exported.formats,
-        torch_map50_95=exported.torch_map50_95,
+        torch_accuracy=exported.torch_accuracy,
     )
 
 

@@ -23,7 +23,7 @@ from trials.costing import cost
 from trials.data import datasets
 
 if TYPE_CHECKING:
-    from nas.deployment.formats import ExportedFormat
+    from nas.deployment.formats import ExportedFormat, TorchAccuracy
 
 _VERSIONS = ("nas-for-yolo", "torch", "ultralytics", "ultralytics-thop", "optuna")
 
@@ -41,7 +41,7 @@ class Exported:
         retrain: the command that trains it as the trial did.
         standalone: folder for an Ultralytics without this package; None if it was not wanted, or is not needed.
         formats: further formats of the model.
-        torch_map50_95: with which those of the formats are compared; None if it was not measured.
+        torch_accuracy: with which those of the formats are compared; None if it was not measured.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ class Exported:
     retrain: str
     standalone: Path | None = None
     formats: "tuple[ExportedFormat, ...]" = ()
-    torch_map50_95: float | None = None
+    torch_accuracy: "TorchAccuracy | None" = None
 
     @property
     def train(self) -> str:
@@ -69,7 +69,8 @@ class Exported:
             "weights": None if self.weights is None else str(self.weights),
             "standalone": None if self.standalone is None else str(self.standalone),
             "formats": [{**asdict(one), "path": None if one.path is None else str(one.path)} for one in self.formats],
-            "torch_map50_95": self.torch_map50_95,
+            "torch_map50_95": None if self.torch_accuracy is None else self.torch_accuracy.map50_95,
+            "torch": None if self.torch_accuracy is None else asdict(self.torch_accuracy),
             "train": self.train,
             "retrain": self.retrain,
         }

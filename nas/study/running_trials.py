@@ -1,4 +1,4 @@
-"""Trials that run now: on which machine, how far, and when their process last gave a sign of life."""
+"""Trials and trainings of stock models that run now: where, how far, and the last sign of life."""
 
 import time
 from collections.abc import Sequence
@@ -39,6 +39,46 @@ class RunningTrial:
         process = "" if self.process is None else f", process {self.process}"
         beat = "" if self.silent_seconds is None else f", heartbeat {duration(self.silent_seconds)} ago"
         return f"trial {self.trial}  epoch {self.epochs} of {self.of}  {self.host}{process}{beat}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockTraining:
+    """Training of a stock model before all trials, which has not ended.
+
+    Attributes:
+        member: of several, whose stock model it is; else empty.
+        is_waiting: whether it has not begun.
+        epochs: that are done.
+        of: epochs of its budget.
+    """
+
+    member: str
+    is_waiting: bool
+    epochs: int
+    of: int
+
+    @property
+    def sentence(self) -> str:
+        """Training in one line: `stock model  epoch 3 of 6`."""
+        name = f"{self.member}: stock model" if self.member else "stock model"
+        return f"{name}  {'waiting' if self.is_waiting else f'epoch {self.epochs} of {self.of}'}"
+
+
+def stock_trainings(study: StoredStudy) -> list[StockTraining]:
+    """Return the trainings of stock models that have not ended; none if the study inherits no weights of them."""
+    budget = study.settings.base
+    if budget is None:
+        return []
+    return [
+        StockTraining(
+            member=member,
+            is_waiting=bool(member) and not files.folder.is_dir(),
+            epochs=len(files.read_epochs()),
+            of=budget.epochs,
+        )
+        for member, files in study.files_of_stock_models().items()
+        if files.read_outcome() is None
+    ]
 
 
 def running_trials(study: StoredStudy, records: Sequence[Record]) -> list[RunningTrial]:

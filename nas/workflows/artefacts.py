@@ -112,6 +112,7 @@ class _Measuring:
         self._study, self._wanted, self._folder, self._weights = study, wanted, exported.folder, weights
         self._architecture = study.architecture(exported.record)
         self._size = wanted.size or exported.deploy_size
+        self._trained_size = study.settings.budget.at(self._architecture.image_size).image_size
         self._data = exported.folder / "data.yaml"
         self._end_to_end = build.is_end_to_end(self._architecture.document(len(study.settings.classes)))
         trained = study.files(exported.record.trial).weights  # of a model without operators the export is Ultralytics'
@@ -147,8 +148,11 @@ class _Measuring:
 
     def _of_torch(self, found: Artefact, settings: ExecutionSettings) -> Artefact:
         self._wanted.on_step("torch: measuring mAP50-95 and latency")
-        measured = formats.accuracy(self._weights, self._data, self._size, end_to_end=self._end_to_end)
-        return self._timed(replace(found, map50_95=measured), Deployed.of(self._model, self._size), settings)
+        measured = formats.torch_accuracy(
+            self._weights, self._data, self._size, self._trained_size, end_to_end=self._end_to_end
+        )
+        found = replace(found, map50_95=measured.map50_95, note=measured.remark)
+        return self._timed(found, Deployed.of(self._model, self._size), settings)
 
     def _of_file(self, found: Artefact, path: Path, settings: ExecutionSettings) -> Artefact:
         backend, what = BACKENDS[RUNTIMES[found.format]], f"{found.format}, {found.precision}"

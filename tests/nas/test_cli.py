@@ -211,7 +211,7 @@ def test_a_point_is_no_small_difference_to_a_stock_model_that_scores_two() -> No
 
 def test_status_counts_trials(study: Study) -> None:
     (row,) = json.loads(nas("status", *runs(study), "--format", "json").stdout)
-    assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, "no")
+    assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, False)
 
 
 def test_architectures_that_begin_with_a_number_stand_on_the_left() -> None:

@@ -80,6 +80,33 @@ def test_a_file_computes_the_same_and_has_the_same_accuracy(scenes: datasets.Dat
     assert measured.map50_95 == pytest.approx(formats.accuracy(weights, scenes.path, 64, end_to_end=False), abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("by_size", "what", "tells_nothing"),
+    [
+        ({640: 0.5, 128: 0.55}, None, False),
+        ({640: 0.2, 128: 0.55}, "what the files have at 640 px tells little of them (compare with imgsz=128)", False),
+        ({640: 0.0, 128: 0.55}, "what the files have at 640 px tells nothing of them (compare with imgsz=128)", True),
+        ({640: 0.0, 128: 0.004}, "the model finds nothing, so mAP50-95 tells nothing of its files", True),
+    ],
+)
+def test_accuracy_at_another_size_than_that_of_training_says_what_it_tells(
+    by_size: dict[int, float], what: str | None, tells_nothing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measured(_weights: Path, _data: Path, size: int, **_: object) -> float:
+        asked.append(size)
+        return by_size[size]
+
+    monkeypatch.setattr(formats, "accuracy", measured)
+    torch_accuracy = formats.torch_accuracy(tmp_path, tmp_path, 640, 128, end_to_end=False)
+    remark = "" if what is None else f"at 128 px, at which it was trained, PyTorch has {by_size[128]:.4f}: {what}"
+    assert (torch_accuracy.remark, torch_accuracy.tells_nothing) == (remark, tells_nothing)
+    assert asked == [640, 128]
+    assert formats.torch_accuracy(tmp_path, tmp_path, 128, 128, end_to_end=False).map50_95 == by_size[128]
+    assert asked == [640, 128, 128]
+
+
 @pytest.mark.slow
 def test_every_operator_is_exported_and_computes_the_same(scenes: datasets.DataSet, tmp_path: Path) -> None:
     picks = {2: "DCNv4", 3: "DynamicConv", 4: "UIB", 8: "MMQA", 13: "DySample"}

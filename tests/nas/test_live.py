@@ -24,6 +24,7 @@ from nas.records.record import Record
 from nas.records.trial_attributes import HOST
 from nas.study.running_trials import running_trials
 from nas.study.study import Study
+from trials.budget import Budget
 
 
 def record(trial: int, *, latency: float | None = None, state: str = "complete", **further: Any) -> Record:
@@ -127,6 +128,34 @@ class TestRunningTrials:
             assert found.sentence.partition(", heartbeat")[0] in result.output
         assert running_trials(study, records) == []
         assert study.optuna_trials()[number].state is TrialState.RUNNING
+
+
+class TestStatus:
+    WAITING = "waiting: architectures in the queue of a study that does not run"
+
+    @pytest.fixture
+    def study(self, make_study: Callable[..., Study], tmp_path: Path) -> Study:
+        """Study whose stock model is trained first, for five epochs."""
+        return make_study(base=Budget(data=tmp_path / "data.yaml", epochs=5, deploy_size=64))
+
+    def status(self, study: Study, *options: str) -> str:
+        result = CliRunner().invoke(app, ["status", study.name, "--runs", str(study.folder.parent), *options])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def test_of_a_running_study_names_the_training_of_its_stock_model(self, study: Study) -> None:
+        with Lock(study.supervision_lock.path).held():
+            shown = self.status(study)
+            (row,) = json.loads(self.status(study, "--format", "json"))
+        assert "stock model  epoch 0 of 5" in shown
+        assert self.WAITING not in shown
+        assert row["running"] is True
+        assert [one["sentence"] for one in row["stock_trainings"]] == ["stock model  epoch 0 of 5"]
+
+    def test_of_a_study_that_does_not_run_says_what_trains_its_queue(self, study: Study) -> None:
+        shown = self.status(study)
+        assert self.WAITING in " ".join(shown.split())
+        assert "epoch 0 of 5" not in shown
 
 
 class TestWatch:

@@ -189,15 +189,35 @@ def test_a_trial_that_has_finished_is_one_line(study: Study, monkeypatch: pytest
         assert width(lines) <= columns
 
 
-@pytest.mark.parametrize("is_terminal", [True, False])
-def test_long_texts_of_a_plan_are_broken_between_words_on_a_terminal(
-    *, is_terminal: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(params=[True, False], ids=["terminal", "pipe"])
+def is_terminal(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def printed(*, is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed to stderr, 40 characters wide."""
     out = io.StringIO()
     console = show.PrintableConsole(file=out, force_terminal=is_terminal, width=40, soft_wrap=True, color_system=None)
     monkeypatch.setattr(show, "err", console)
+    return out
+
+
+def test_long_texts_of_a_plan_are_broken_between_words_on_a_terminal(
+    printed: io.StringIO, *, is_terminal: bool
+) -> None:
     path = f"/{'x' * 40}"
     show.labelled([("slope", "the stock model still gains 11.3 points in 3 epochs"), ("folder", path)])
     broken = "the stock model still gains\n          11.3 points in 3 epochs"
     text = broken if is_terminal else " ".join(broken.split())
-    assert out.getvalue() == f"slope     {text}\nfolder    {path}\n"
+    assert printed.getvalue() == f"slope     {text}\nfolder    {path}\n"
+
+
+def test_long_lines_are_broken_between_words_and_commands_stay_whole_on_a_terminal(
+    printed: io.StringIO, *, is_terminal: bool
+) -> None:
+    row = "trial  6  finished  UIB 21, DCNv4 2 and others"
+    show.lines(["no verdict before fresh seeds judge (nas confirm v9t-digits --seeds 5); it says so", row, "\nshort"])
+    broken = "no verdict before fresh seeds judge\n(nas confirm v9t-digits --seeds 5); it\nsays so"
+    text = broken if is_terminal else " ".join(broken.split())
+    assert printed.getvalue() == f"{text}\n{row}\n\nshort\n"

@@ -352,7 +352,7 @@ class _Exported:
         self.folder, self.record = study.folder, study.records()[0]
         self.mean = self.record
         self.weights, self.train, self.retrain = study.folder, "train", "retrain"
-        self.formats, self.torch_map50_95 = (), None
+        self.formats, self.torch_accuracy = (), None
 
     def as_document(self) -> dict[str, object]:
         return {"trial": self.record.trial}
