@@ -68,6 +68,11 @@ _CLASSES = {
 __getattr__ = importer(__name__, _CLASSES)
 
 
+def __dir__() -> list[str]:
+    """List what is public: an interactive session completes no name that this file imports for itself."""
+    return __all__
+
+
 @accepts(SearchOptions)
 def search(**options: Any) -> "Study":
     """Search a space for the Pareto front of accuracy and cost; return the study when all its trials are done.

@@ -56,6 +56,8 @@ _ENTITIES_PER_BATCH = 100
 _KEY_LENGTH = 250
 _PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
+DESCRIPTION = "mlflow.note.content"
+"""Tag that MLflow's pages show as the description."""
 
 _OF_SQLALCHEMY = re.compile(r"\(raised as a result of [^)]*\) ?| ?(?:\[SQL: |\(Background on this error at: ).*")
 """When it wrote, the statement and its values, and an address."""

@@ -14,7 +14,7 @@ from nas.records.trial_files import TrialFiles
 from nas.study.folders import UPLOAD_LOCK, UPLOADS
 from nas.tracking.consistency import expected_metrics
 from nas.tracking.context import DataInput
-from nas.tracking.mlflow_runs import Run, Runs, models_of
+from nas.tracking.mlflow_runs import DESCRIPTION, Run, Runs, models_of
 from nas.tracking.pyfunc_model import MODEL, WEIGHTS
 from nas.tracking.trial_runs import changed_at
 from search_spaces.printable import markdown
@@ -99,7 +99,7 @@ class LoggedModels:
                     _TRIAL: str(record.trial),
                     "nas.fingerprint": record.fingerprint,
                     "nas.architecture": record.summary,
-                    "mlflow.note.content": f"Trial {record.trial} of {self._study}: {markdown(record.summary)}",
+                    DESCRIPTION: f"Trial {record.trial} of {self._study}: {markdown(record.summary)}",
                 },
                 dict(run.params),
                 "object-detection",

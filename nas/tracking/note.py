@@ -13,7 +13,6 @@ from search_spaces.printable import markdown
 
 SEARCH = "is a search for YOLO architectures"
 """Purpose of a search, in words."""
-_HEADINGS = ("trial", "mAP50-95", "GFLOPs", "params", "latency", "architecture")
 
 
 def describe(
@@ -50,17 +49,26 @@ def describe(
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
     opening = [*_lines(findings, room // 2), ""] if findings else []
-    opening += [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
+    opening += [
+        f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.{_first(trained, best)}",
+        "",
+    ]
     opening += [f"[Table of the trials, the most accurate first]({view})", ""] if view else []
     on_front = {record.trial for record in best}
     references = [record for record in trained if record.role == "stock" and record.trial not in on_front]
     summaries = distinct_summaries([*best, *references])
+    in_table = {record.trial: facts(record) for record in [*best, *references]}
+    if all(record.latency_ms is None for record in [*best, *references]):
+        in_table = {
+            trial: {name: one for name, one in row.items() if name != "latency"} for trial, row in in_table.items()
+        }
+    headings = ["trial", *next(iter(in_table.values()), ()), "architecture"]
     rows = [
-        f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns
-        "| --- | --- | --- | --- | --- | --- |",
-        *(_row(record, str(record.trial), summaries) for record in best),
+        f"| {'&emsp; | '.join(headings)} |",  # MLflow's tables have no space between the columns
+        f"| {' | '.join('---' for _ in headings)} |",
+        *(_row(str(one.trial), in_table[one.trial], summaries[one.trial]) for one in best),
     ]
-    closing = [_row(record, f"({record.trial})", summaries) for record in references] if best else []
+    closing = [_row(f"({one.trial})", in_table[one.trial], summaries[one.trial]) for one in references if best]
     explained = (
         f"**{study}** {purpose}; each child run is one trial. No other is as good as one "
         "on the front in everything and better in something. Among the children `tags.pareto = 'true'` finds them; the "
@@ -77,7 +85,7 @@ def describe(
         room - sum(len(line) + 1 for line in [*opening, *closing]) - 100
     )  # for the row with the number of rows left out
     shown, cut = _fitting(rows, available) if best else ([], 0)
-    rest = [f"| | | | | | {cut} more in the artifact `front/front.csv` |"] if cut else []
+    rest = [f"|{' |' * (len(headings) - 1)} {cut} more in the artifact `front/front.csv` |"] if cut else []
     return "\n".join([*opening, *shown, *rest, *closing])
 
 
@@ -98,9 +106,28 @@ def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
     return fitting, len(lines) - len(fitting)
 
 
-def _row(record: Record, trial: str, summaries: Mapping[int, str]) -> str:
-    cells = (trial, *facts(record).values(), markdown(summaries[record.trial]))
-    return f"| {' | '.join(cells)} |"
+def _row(trial: str, figures: Mapping[str, str], summary: str) -> str:
+    return f"| {' | '.join([trial, *figures.values(), markdown(summary)])} |"
+
+
+def _first(trained: Sequence[Record], best: Sequence[Record]) -> str:
+    """Return the most accurate model beside the stock model, in words; empty before both are trained."""
+    stocks = [record for record in trained if record.role == "stock"]
+    if not best or not stocks:
+        return ""
+    most, stock = (max(one, key=lambda record: record.map50_95 or 0) for one in (best, stocks))
+    beside = "" if most.role == "stock" else f"; the stock model has {_figures(stock)}"
+    return f" The most accurate is {of_trial(most)}{beside}."
+
+
+def of_trial(record: Record) -> str:
+    """Return a finished trial in one line: `trial 6, UIB 21: mAP50-95 0.5484, 7.56 GFLOPs`."""
+    return f"trial {record.trial}, {markdown(record.summary)}: {_figures(record)}"
+
+
+def _figures(record: Record) -> str:
+    found = facts(record)
+    return f"mAP50-95 {found['mAP50-95']}, {found['GFLOPs']} GFLOPs"
 
 
 def _plain(number: float) -> str:

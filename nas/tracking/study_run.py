@@ -16,7 +16,7 @@ from nas.records.trial_files import TrialFiles
 from nas.study.folders import REPORT, SYSTEM_METRICS, UPLOADS
 from nas.tracking import note
 from nas.tracking.findings import Findings, Stage
-from nas.tracking.mlflow_runs import TAG_LENGTH, Run
+from nas.tracking.mlflow_runs import DESCRIPTION, TAG_LENGTH, Run
 from nas.tracking.system_metrics import read_samples
 from nas.tracking.trial_runs import changed_at
 from search_spaces.files import digest
@@ -142,7 +142,7 @@ class StudyRun:
             room=TAG_LENGTH,
             view=self._view,
         )
-        self.run.set_tags({"mlflow.note.content": text})
+        self.run.set_tags({DESCRIPTION: text})
         if finished:
             rows = [record.as_row() for record in best]
             self._upload("front.json", json.dumps(rows, indent=1))

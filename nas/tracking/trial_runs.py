@@ -7,10 +7,12 @@ from typing import Any
 
 from nas.records.record import MEMBER, Record
 from nas.records.trial_files import TrialFiles
+from nas.tracking import note
 from nas.tracking.consistency import OPTIONAL, best_and_last
 from nas.tracking.context import DataInput
 from nas.tracking.findings import JudgedTrial
-from nas.tracking.mlflow_runs import Run, Runs, now
+from nas.tracking.mlflow_runs import DESCRIPTION, Run, Runs, now
+from search_spaces.printable import markdown
 from search_spaces.scaling import MACRO
 
 _STOCK = {"architecture": "stock"}
@@ -76,6 +78,7 @@ class TrialRuns:
                 "nas.detail": record.detail,
                 "pareto": pareto,
                 **({"nas.member": record.member} if record.member else {}),
+                **({DESCRIPTION: _described(record)} if run.status != status else {}),  # once: users write others
             }
         )
         if run.status != status:
@@ -145,6 +148,10 @@ class TrialRuns:
 def changed_at(path: Path) -> int | None:
     """Return the modification time of a file, in milliseconds since 1970; None if there is none."""
     return round(path.stat().st_mtime * 1000) if path.is_file() else None
+
+
+def _described(record: Record) -> str:
+    return note.of_trial(record) if record.finished else markdown(record.summary)
 
 
 def _status_of(record: Record) -> str:
