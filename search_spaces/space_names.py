@@ -2,6 +2,7 @@
 
 import os
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from search_spaces.errors import SpecError, nearest
@@ -57,5 +58,18 @@ def require_file(space: str | os.PathLike[str]) -> Path:
     by_name, name = catalog(), os.fspath(space)
     path = by_name.get(name, Path(name))
     if not path.is_file():
-        raise SpecError(f"space: no such space or file, got {name!r} ({nearest(name, by_name)}, or a path)")
+        hint = f"{nearest(name, by_name)}, or a path"
+        if _is_model_of_ultralytics(name):
+            model = f"{name.removesuffix('.yaml')}.yaml"
+            hint = f"a model of Ultralytics; nas spaces derive {model} > FILE.yaml writes a space around it"
+        raise SpecError(f"space: no such space or file, got {name!r} ({hint})")
     return path
+
+
+def _is_model_of_ultralytics(name: str) -> bool:
+    """Return whether Ultralytics has a model file of this name, without importing it."""
+    found = find_spec("ultralytics")
+    if found is None or found.origin is None or Path(name).name != name:
+        return False
+    models = Path(found.origin).parent / "cfg" / "models"
+    return f"{name.removesuffix('.yaml')}.yaml" in {path.name for path in models.glob("*/*.yaml")}

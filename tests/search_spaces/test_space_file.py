@@ -487,6 +487,12 @@ def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load("v88")
     assert str(caught.value) == "space: no such space or file, got 'v88' (did you mean 'v8'?, or a path)"
+    with pytest.raises(SpecError) as caught:
+        load("yolov8-p2")
+    assert str(caught.value) == (
+        "space: no such space or file, got 'yolov8-p2' (a model of Ultralytics; nas spaces derive yolov8-p2.yaml > "
+        "FILE.yaml writes a space around it)"
+    )
 
 
 @pytest.mark.parametrize(
