@@ -1,6 +1,6 @@
 """Trials of a study as a pandas DataFrame."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -24,6 +24,13 @@ _NUMBERS = {
 """Types of the columns of numbers, whichever of them a study has; `Int64` has missing values."""
 
 
-def data_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """Return a table with one row for each record, in order, and the columns `COLUMNS`."""
-    return pd.DataFrame([one.as_row() for one in records], columns=list(columns_of(records))).astype(_NUMBERS)
+def data_frame(records: Sequence[Record], *, on_front: Collection[int]) -> pd.DataFrame:
+    """Return a table with one row for each record, in order: `COLUMNS`, the architecture in words, and the front.
+
+    Args:
+        on_front: trials on the Pareto front.
+    """
+    table = pd.DataFrame([one.as_row() for one in records], columns=list(columns_of(records))).astype(_NUMBERS)
+    return table.assign(
+        architecture=[one.summary for one in records], on_front=[one.trial in on_front for one in records]
+    )

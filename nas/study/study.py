@@ -177,7 +177,9 @@ class Study(StoredStudy):
         return architecture
 
     def trials(self) -> "DataFrame":
-        """Return all trials as a pandas DataFrame, one row for each, with the columns of `nas trials --format csv`.
+        """Return all trials as a pandas DataFrame, one row for each.
+
+        It has the columns of `nas trials --format csv`, and two more:
 
         | column | type | value |
         |---|---|---|
@@ -197,12 +199,15 @@ class Study(StoredStudy):
         | `seeds` | int | trainings that the accuracies are the mean of |
         | `fingerprint` | str | of the architecture |
         | `picks` | object | a dict: `{"4": {"UIB": {...}}}`; empty for the stock model |
+        | `architecture` | str | in words, such as `UIB 4, 12, 18` |
+        | `on_front` | bool | whether it is on the Pareto front |
 
         What a trial does not have is missing (`NaN` or `<NA>`), never a number.
         """
         from nas.records.data_frame import data_frame  # noqa: PLC0415 - pandas, which only this method needs
 
-        return data_frame(with_progress(self, self.records()))
+        records = self.records()
+        return data_frame(with_progress(self, records), on_front={one.trial for one in self.front(records)})
 
     def optuna_trials(self) -> list[FrozenTrial]:
         """Return all trials as Optuna stores them."""

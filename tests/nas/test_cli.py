@@ -114,12 +114,17 @@ def test_keys_of_trials_as_json_are_stable(study: Study) -> None:
     }
 
 
+TABLE_COLUMNS = (*COLUMNS, "architecture", "on_front")
+
+
 def test_trials_as_a_data_frame_are_those_of_json(study: Study) -> None:
     study.enqueue(study.space.stock)  # has no score yet
     table = study.trials()
     rows = json.loads(nas("trials", "small", *runs(study), "--format", "json").stdout)
-    assert tuple(table.columns) == COLUMNS
-    assert records_of(table) == rows
+    assert tuple(table.columns) == TABLE_COLUMNS
+    assert records_of(table[list(COLUMNS)]) == rows
+    assert list(table["trial"][table["on_front"]]) == sorted(record.trial for record in study.front())
+    assert table["architecture"][0] == "stock"
     assert (len(table), int(table["map50_95"].isna().sum())) == (6, 1)
     assert str(table["params"].dtype) == "Int64"
 
@@ -130,13 +135,13 @@ def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def test_no_trials_are_an_empty_data_frame() -> None:
-    table = data_frame([])
-    assert (len(table), tuple(table.columns), str(table["gflops"].dtype)) == (0, COLUMNS, "float64")
+    table = data_frame([], on_front=())
+    assert (len(table), tuple(table.columns), str(table["gflops"].dtype)) == (0, TABLE_COLUMNS, "float64")
 
 
 def test_columns_of_the_data_frame_are_documented() -> None:
     described = re.findall(r"^ *\| (`.*?) \|", Study.trials.__doc__ or "", re.MULTILINE)
-    assert tuple(re.findall(r"`(\w+)`", " ".join(described))) == COLUMNS
+    assert tuple(re.findall(r"`(\w+)`", " ".join(described))) == TABLE_COLUMNS
 
 
 def test_pareto_as_csv_is_the_front(study: Study) -> None:
