@@ -112,11 +112,17 @@ def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
     """
     require_detection(document, or_counted=True)
     with torch.device("meta"), errors_with_address(document, BUILD_ERRORS):
-        built, _ = tasks.parse_model({**deepcopy(dict(document)), "nc": classes}, ch=3, verbose=False)
+        built, _ = tasks.parse_model({**_with_scale(document), "nc": classes}, ch=3, verbose=False)
     for (place, row), layer in zip(model_file.addressed(document), built, strict=True):
         if layer.np > _MOST_PARAMS:
             raise SpecError(f"{place}: {row[2]} would have {layer.np:.1e} parameters; see its arguments, {row[3]}")
     return pgi.unwrap_auxiliary(built).eval()
+
+
+def _with_scale(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a document with the scale that the parser would assume, with a warning, where it says none."""
+    copied, scales = deepcopy(dict(document)), document.get("scales")
+    return copied | ({"scale": next(iter(scales))} if scales and not document.get("scale") else {})
 
 
 @contextmanager

@@ -496,3 +496,12 @@ class TestRows:
             assert lowered.parameters == OPERATORS[operator].complete(given)
             if lowered.host.name == base.rows[layer][2]:
                 assert lowered.row == base.rows[layer]
+
+
+def test_shapes_at_the_first_scale_need_no_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = {**tiny([-1, 1, "Conv", [16, 3, 1]]), "scales": {"w": [1.0, 0.5, 64], "v": [1.0, 2.0, 64]}}
+    warnings: list[str] = []
+    monkeypatch.setattr(LOGGER, "warning", warnings.append)
+    built: Any = build.skeleton(document, 2)
+    assert not warnings
+    assert built[-2].conv.out_channels == 8
