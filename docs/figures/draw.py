@@ -235,9 +235,9 @@ def report(runs: Path, command: str) -> None:
     page = runs / "report.html"
     with chdir(_above(runs)):
         contents = gather(nas.open_study(STUDY))
-    if missing := [problem for problem in contents.problems if not problem.startswith("detections: ")]:
+    if missing := [f"{part}: {why}" for part, why in contents.problems.items() if part != "samples"]:
         raise CannotDrawError("; ".join(missing))
-    page.write_text(render(replace(contents, problems=[])), encoding="utf-8")
+    page.write_text(render(replace(contents, problems={})), encoding="utf-8")
     for scheme in SCHEMES:
         out = FOLDER / f"report-{scheme}.png"
         _screenshot(command, page.as_uri(), out, (1100, 1480), until=CHARTS_ARE_DRAWN, dark=scheme == "dark")

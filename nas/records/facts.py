@@ -17,7 +17,7 @@ def facts(record: Record) -> dict[str, str]:
     unsteady = "" if record.latency_steady else " (unsteady)"
     mean = f" (mean of {record.seeds})" if record.seeds > 1 else ""
     return {
-        "mAP50-95": f"{record.map50_95:.4f}{mean}",
+        "mAP50-95": f"{record.map50_95:.3f}{mean}",
         "GFLOPs": f"{record.gflops:.2f}",
         "params": f"{(record.params or 0) / 1e6:.2f} M",
         "latency": f"{record.latency_ms:.1f} ms{unsteady}" if record.latency_ms else "-",

@@ -137,7 +137,7 @@ def _markers(
 
 
 def _hover(record: Record) -> str:
-    lines = "<br>".join(f"{name} {text}" for name, text in facts(record).items())
+    lines = "<br>".join(f"{name} {text}" for name, text in facts(record).items() if text != "-")
     over = "" if record.within else "<br>over a limit"
     choices = html(record.summary).replace(" · ", "<br>")
     return f"<b>trial {record.trial}</b><br>{choices}<br>{lines}{over}"

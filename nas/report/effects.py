@@ -59,7 +59,7 @@ class Effect:
         gflops_percent_most: the same by the costliest.
         latency_percent_least: change of the stock model's predicted latency; None without a latency table.
         latency_percent_most: the same by the slowest.
-        aliases: effects of exactly the same trials, such as `6 UIB`; only the sum of aliased effects is estimated.
+        aliases: effects of exactly the same trials, such as `UIB 6`; only the sum of aliased effects is estimated.
         member: name of the member that has the slot, among several, with whose stock model it is compared.
     """
 
@@ -168,7 +168,7 @@ class _Term:
     group: int = 0
 
     def __str__(self) -> str:
-        return f"{self.slot} {self.operator}"
+        return f"{self.operator} {self.slot}" if self.layers else f"{self.slot} {self.operator}"
 
 
 def rung_accuracies(attributes: Mapping[int, Mapping[str, Any]]) -> RungAccuracies:

@@ -1,19 +1,28 @@
 """Table of a Pareto front as cells of text, for HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from nas.records.distinct_summaries import distinct_summaries
 from nas.records.facts import facts
 from nas.records.record import Record, its_stock, stocks_of
 from nas.report.beside_stock import accuracy_gain, cost_share
 
-_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "params", "latency", "measured", "architecture")
+_FRESH, _JUDGED = "fresh seeds: points over stock", "verdict"
+"""Columns of a confirmation."""
+_COLUMNS = (
+    *("trial", "mAP50-95", "points over stock", _FRESH, _JUDGED),
+    *("GFLOPs", "params", "latency", "measured", "architecture"),
+)
 _COSTS = {"gflops": "GFLOPs", "params": "params", "latency_ms": "latency"}
 """Columns of costs, beside which their share of the stock model's stands."""
 
 
 def front_table(
-    records: Sequence[Record], front: Sequence[Record], cost: str
+    records: Sequence[Record],
+    front: Sequence[Record],
+    cost: str,
+    fresh: Mapping[int, tuple[str, str]] = MappingProxyType({}),
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return the columns of the front's table, and its rows; latency is a column where it was measured or predicted.
 
@@ -21,6 +30,7 @@ def front_table(
 
     Args:
         cost: name of the cost that is shown as a share of the stock model's.
+        fresh: the difference to the stock model with fresh seeds, and the verdict, by trial; empty before there is one.
     """
     stocks, on_front = stocks_of(records), {one.trial for one in front}
     shown = [*front, *(stock for stock in stocks if stock.trial not in on_front)]
@@ -33,18 +43,21 @@ def front_table(
             {
                 "trial": str(record.trial),
                 "mAP50-95": values["mAP50-95"],
-                "over stock": "" if gained is None else f"{gained:+.3f}",
+                "points over stock": "" if gained is None else f"{100 * gained:+.1f}",
+                **dict(zip((_FRESH, _JUDGED), fresh.get(record.trial, ("", "")), strict=True)),
                 "GFLOPs": values["GFLOPs"],
                 "of stock": "" if share is None else f"{share:.1%}",
                 "params": values["params"],
-                "latency": values["latency"],
+                "latency": values["latency"].removeprefix("-"),
                 "measured": "" if record.measured_ms is None else f"{record.measured_ms:.1f} ms",
                 "architecture": summaries[record.trial],
             }
         )
     is_compared = not (len(stocks) > 1 and len(shown) == len(stocks))
     optional = {
-        "over stock": is_compared,
+        "points over stock": is_compared,
+        _FRESH: bool(fresh),
+        _JUDGED: bool(fresh),
         "latency": any(record.latency_ms for record in shown),
         "measured": any(record.measured_ms for record in shown),
     }

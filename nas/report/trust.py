@@ -148,12 +148,21 @@ class Trust(InWords):
 
     def lines(self) -> list[str]:
         """Return the report in words."""
+        shown = [f"{name:<9} {text}" for name, text in self.parts()]
+        return [f"Trust in {self.study}: {self.basis}", *shown, "", *self.recommendation()]
+
+    @property
+    def basis(self) -> str:
+        """What was ranked, and with which budget."""
         base = "" if self.base_epochs is None else f"--base-epochs {self.base_epochs} "
         budget = f"{base}--epochs {self.epochs}, {with_unit(self.seeds, 'seed')}"
         members = f" of {', '.join(self.members)}" if self.members else ""
-        heading = f"Trust in {self.study}: {with_unit(self.architectures, 'architecture')}{members}, {budget}"
+        return f"{with_unit(self.architectures, 'architecture')}{members}, {budget}"
+
+    def parts(self) -> list[tuple[str, str]]:
+        """Return what is known of the ranking, each with a short name; empty if nothing was learned."""
         if self.nothing_learned:
-            return [heading, "", *self.recommendation()]
+            return []
         parts = {
             "images": self.images,
             "noise": self._noise(),
@@ -166,13 +175,7 @@ class Trust(InWords):
         if self.no_slope:
             slopes.append(("slope", f"not measured: {self.no_slope} ({self.measure})"))
         orders = [("order", one.sentence) for one in self.orders]
-        shown = [(name, text) for name, text in parts.items() if text]
-        return [
-            heading,
-            *(f"{name:<9} {text}" for name, text in [*shown, *slopes, *orders]),
-            "",
-            *self.recommendation(),
-        ]
+        return [*((name, text) for name, text in parts.items() if text), *slopes, *orders]
 
     def recommendation(self) -> list[str]:
         """Return what to do: a sentence on the ranking, and the budget."""

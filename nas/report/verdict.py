@@ -7,7 +7,7 @@ from typing import Any, Self
 from nas.algorithms.paired_comparison import LEVEL, Comparison, Finding, level_of_look
 from nas.report.further_seeds import FurtherSeeds
 from nas.report.in_words import InWords
-from nas.words import decimal, digits_of, trained_in_words
+from nas.words import decimal, digits_of, trained_in_words, with_unit
 
 SIGN_TEST_SEEDS = 5
 """Fewest pairs with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
@@ -142,22 +142,23 @@ class JudgedFinalist:
         difference, low, high = (decimal(value, digits) for value in (self.difference, self.low, self.high))
         match self.finding:
             case Finding.BETTER:
-                return f"better by {difference} points ({low} to {high}){self._cost}"
+                return f"better by {difference} points ({low} to {high}){self.saved}"
             case Finding.WORSE:
                 difference, low, high = (decimal(-one, digits) for one in (self.difference, self.high, self.low))
-                return f"worse by {difference} points ({low} to {high}){self._cost}"
+                return f"worse by {difference} points ({low} to {high}){self.saved}"
             case Finding.EQUIVALENT:
-                return f"as accurate within {self.margin:g} points{self._cost}"
+                return f"as accurate within {self.margin:g} points{self.saved}"
             case Finding.PENDING:
                 sign = "" if difference.startswith("-") else "+"
                 return f"{sign}{difference} points so far ({low} to {high}); judged when all seeds have finished"
             case _:
                 sign = "" if difference.startswith("-") else "+"
                 further = f": {self.further.sentence}" if self.further else ""
-                return f"not told apart ({sign}{difference}, {low} to {high}){self._cost}{further}"
+                return f"not told apart ({sign}{difference}, {low} to {high}){self.saved}{further}"
 
     @property
-    def _cost(self) -> str:
+    def saved(self) -> str:
+        """Difference of the cost, as the end of a sentence; empty if there is none."""
         if self.cost_change is None or abs(self.cost_change) < _LEAST_CHANGE:
             return ""
         less, noun = _WORDS[self.cost]
@@ -303,7 +304,29 @@ class Verdict(InWords):
         trained = trained_in_words(len(self.seeds), self.planned, self.epochs)
         beside = "the stock models that cost no more" if self.stocks > 1 else "the stock model"
         heading = f"Verdict on {self.study}, beside {beside}: {trained}"
-        return [heading, *(one.sentence for one in self.finalists), *out, *self._taken(), *self._remarks()]
+        return [heading, *(one.sentence for one in self.finalists), *out, *self._taken(), *self.remarks()]
+
+    @property
+    def headline(self) -> str:
+        """Verdict in one sentence."""
+        if self.reason:
+            return f"No verdict on {self.study}: {self.reason}"
+        if self.unfinished:
+            return f"No verdict yet: {with_unit(self.unfinished, 'training')} with fresh seeds to go"
+        if taken := self._taken():
+            return f"{taken[0][0].upper()}{taken[0][1:]}"
+        bar = "the stock models that cost no more" if self.stocks > 1 else "the stock model"
+        if self.better:
+            best, *others = self.better
+            also = f", {with_unit(len(others), 'other')} too" if others else ""
+            gained = f"{best.difference:.1f} points ({best.low:.1f} to {best.high:.1f})"
+            return f"{_capital(best)} is better than {bar}, by {gained}{also}"
+        first, *others = self.finalists
+        number = f"None of the {len(self.finalists)} finalists" if others else f"{_capital(first)}, the only finalist,"
+        equal = next((one for one in self.finalists if one.trial == self.saving_trial), None)
+        saves = "" if equal is None or equal.trial is None else f"; trial {equal.trial} is as accurate{equal.saved}"
+        none = f"{number} is {'' if others else 'not '}better than {bar}"
+        return f"{none}, as far as {with_unit(len(self.seeds), 'seed')} tell{saves}"
 
     def _taken(self) -> list[str]:
         """Return which of several stock models to take; empty of other studies, and while trainings run."""
@@ -317,7 +340,8 @@ class Verdict(InWords):
         figure = f"mAP50-95 {fmean(accurate.map50_95_by_seed):.3f}"
         return [f"take {accurate.member} ({figure}), or at less cost {front}; {cheapest}"]
 
-    def _remarks(self) -> list[str]:
+    def remarks(self) -> list[str]:
+        """Return what the verdict rests on, one sentence each."""
         remarks = []
         if self.shrinkage is not None:
             before, after = self.shrinkage
@@ -373,6 +397,12 @@ class Verdict(InWords):
             "mean_difference": after,
             "lines": self.lines(),
         }
+
+
+def _capital(one: JudgedFinalist) -> str:
+    """Return the name of a finalist as the beginning of a sentence."""
+    name = _named(one.trial, one.summary, one.member)
+    return f"{name[0].upper()}{name[1:]}"
 
 
 def _named(trial: int | None, summary: str, member: str = "") -> str:

@@ -43,15 +43,22 @@ def gain(
         return f"Nothing that was tried is more accurate than the stock model; {detectable}."
     by_seed = gains(records, best, stock)
     difference = fmean(by_seed) if by_seed else (best.map50_95 or 0.0) - (stock.map50_95 or 0.0)
-    over = f"{difference:+.3f} over stock"
     single = "one short training each with one seed" if by_seed else "of trainings with different seeds"
     scored = (
-        f"the mean of {len(by_seed)} seeds ({', '.join(f'{one:+.3f}' for one in by_seed)}), which also chose it"
+        f"the mean of {len(by_seed)} seeds, {', '.join(f'{100 * one:+.1f}' for one in by_seed)}, which also chose it"
         if len(by_seed) > 1
         else single
     )
     detectable = _detectable(noise, len(by_seed), finalists, measure)
-    return f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}); {detectable}."
+    beside = f"trial {best.trial}: {_scores(difference)} ({scored})"
+    return f"{beside}: no verdict before fresh seeds judge ({confirm}); {detectable}."
+
+
+def _scores(gained: float) -> str:
+    """Return what a model scores beside stock, in points."""
+    if gained >= _ROUNDING:
+        return f"scores {100 * gained:.1f} points above stock"
+    return "scores as stock does" if gained > -_ROUNDING else f"scores {-100 * gained:.1f} points below stock"
 
 
 def _detectable(noise: SeedNoise | None, seeds: int, finalists: int, measure: str) -> str:
@@ -79,9 +86,4 @@ def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:
     scored = "one short training each" if seeds == 1 else f"the mean of {seeds} seeds, which also chose it"
     less = f"{100 * (1 - getattr(found, cost) / getattr(stock, cost)):.1f} % {_WORDS[cost]}"
     saved = f"with {less} ({scored}: no verdict)"
-    gained = found.map50_95 - stock.map50_95
-    if gained >= _ROUNDING:
-        return f"trial {found.trial}: scores {100 * gained:.1f} points above stock, {saved}"
-    if gained > -_ROUNDING:
-        return f"trial {found.trial}: scores as stock does, {saved}"
-    return f"trial {found.trial}: scores {-100 * gained:.1f} points below stock, {saved}"
+    return f"trial {found.trial}: {_scores(found.map50_95 - stock.map50_95)}, {saved}"

@@ -151,10 +151,10 @@ class TestEffects:
 
     def test_report_and_mlflow_have_them(self, proposed: Study) -> None:
         contents = gathering.gather(proposed)
-        assert contents.problems == []
+        assert contents.problems == {}
         assert any(line.startswith("eightn: From ") for line in contents.effects)
         names = {name for each in contents.charts["effects"].figure["data"] for name in each["y"]}
-        assert any(name.startswith("ninet/4 ") for name in names)
+        assert any(name.startswith("ninet: ") and name.endswith(" 4") for name in names)
         assert {row["member"] for row in json.loads(findings.findings_of(proposed).tables["effects.json"])} == set(
             MEMBERS
         )

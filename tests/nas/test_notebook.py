@@ -36,7 +36,7 @@ def test_front_is_a_drawing_and_a_table() -> None:
     assert "<script" not in page
     (drawing,) = [part for part in ET.fromstring(page) if part.tag == "svg"]  # noqa: S314 - ours
     assert len(drawing.findall("circle")) == 5
-    assert [cell.text for cell in ET.fromstring(page).iter("td")][:3] == ["2", "0.4200", "+0.040"]  # noqa: S314
+    assert [cell.text for cell in ET.fromstring(page).iter("td")][:3] == ["2", "0.420", "+4.0"]  # noqa: S314
     assert "mine" in page
 
 

@@ -292,8 +292,8 @@ class TestRecords:
         architectures += [space.with_choice(both, ten, choice) for choice in ten.of("DySample")]
         records = [record_of(index, one, 0.4 + 0.01 * index) for index, one in enumerate(architectures)]
         found = estimate(records, space, lambda _: {"gflops": 1.0})
-        aliases = {f"{row.slot} {row.operator}": row.aliases for row in found.rows}
-        assert aliases == {"4 UIB": ("6 DynamicConv",), "6 DynamicConv": ("4 UIB",), "10 DySample": ()}
+        aliases = {f"{row.operator} {row.slot}": row.aliases for row in found.rows}
+        assert aliases == {"UIB 4": ("DynamicConv 6",), "DynamicConv 6": ("UIB 4",), "DySample 10": ()}
         assert any(line.startswith("2 effects had exactly the trials of another") for line in found.remarks())
 
     def test_trials_without_a_final_score_are_left_out_and_reported(self, space: SearchSpace) -> None:

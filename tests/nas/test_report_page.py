@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,11 +19,21 @@ from nas.cli import app
 from nas.records.record import Record
 from nas.records.trial_attributes import ARCHITECTURE
 from nas.report.effects import Effect, Significance
-from nas.report.page import charts, colours, conditions, gathering, network, recommended
+from nas.report.further_seeds import FurtherSeeds
+from nas.report.page import (
+    charts,
+    colours,
+    conditions,
+    gathering,
+    network,
+    recommended,
+    trust_list,
+    verdict_table,
+)
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
-from nas.report.verdict import JudgedFinalist, Verdict
+from nas.report.verdict import CheapestStock, JudgedFinalist, LeftOut, OwnStock, Verdict
 from nas.study.study import Study
 from search_spaces import load, operators
 from search_spaces.errors import SpecError
@@ -139,7 +150,10 @@ class TestPage:
             contents,
             study=hostile,
             findings=[hostile],
-            problems=[hostile],
+            judged=((hostile,), [(hostile,)]),
+            remarks=[hostile],
+            basis=[(hostile, hostile)],
+            problems={"samples": hostile, "ablation of trial <script>": hostile},
             ablations=[[hostile, hostile]],
             about={hostile: hostile},
             reproduce=hostile,
@@ -152,13 +166,18 @@ class TestPage:
         assert "<script>alert" not in render(changed)
 
     def test_no_line_ends_within_an_option(self, contents: Contents) -> None:
-        page = render(replace(contents, trust=["budget: --base-epochs 6 <b>--epochs</b> 3, a--b"]))
+        page = render(replace(contents, trust=["budget: --base-epochs 6 <b>--epochs</b> 3, a--b", "nas trust mine"]))
         options = '<span class="option">--base-epochs</span> 6 &lt;b&gt;<span class="option">--epochs</span>'
         assert f"<p>budget: {options}&lt;/b&gt; 3, a--b</p>" in page
+        assert "<p>nas trust mine</p>" in page
+
+    def test_no_line_ends_within_an_operator(self, contents: Contents) -> None:
+        page = render(replace(contents, front=[("1", "UIB 3, 4 · SE 9")]))
+        assert '<td><span class="operator">UIB 3, 4</span> · <span class="operator">SE 9</span></td>' in page
 
     def test_front_and_stock_model_are_rows(self, contents: Contents) -> None:
         assert [row[0] for row in contents.front] == ["2", "0"]
-        assert contents.front[0][2] == "+0.007"
+        assert contents.front[0][2] == "+0.7"
         assert contents.front[1][-1] == "stock"
 
     def test_a_model_is_recommended_once_with_all_reasons(self, contents: Contents) -> None:
@@ -184,8 +203,29 @@ class TestPage:
         others = {2: "most accurate"}
         assert {member.trial: member.reasons[0] for member in shown} == reasons | others
 
+    def test_finalists_have_their_fresh_scores_in_the_table(
+        self, study: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(study, "verdict", lambda **_: VERDICT)
+        monkeypatch.setattr(recommended, "samples", lambda *_: [])
+        judged = gather(study)
+        assert judged.findings == [VERDICT.headline]
+        rows = [dict(zip(judged.columns, row, strict=True)) for row in judged.front]
+        assert [(row["fresh seeds: points over stock"], row["verdict"]) for row in rows] == [
+            ("+1.5 (0.5 to 2.0)", "better"),
+            ("", ""),
+        ]
+        assert judged.judged[1] == [("2", "+1.5", "0.5 to 2.0", "90.0%", "better", "UIB 4")]
+
+    def test_architectures_have_each_operator_before_its_layers(self, contents: Contents) -> None:
+        space = load("v9")
+        picked = space.with_choice(space.stock, space.slots[0], space.slots[0].nearest("DCNv4", {"groups": 2}))
+        assert recommended.in_words(picked) == "DCNv4 2 (groups=2)"
+        assert recommended.in_words(space.stock) == "stock"
+        assert re.match(r"(FasterBlock|UIB) \d+", contents.members[0].summary)
+
     def test_images_show_both_models(self, contents: Contents) -> None:
-        assert contents.problems == []
+        assert contents.problems == {}
         captions = [caption for sample in contents.samples for caption in sample.captions]
         assert len(captions) == 8
         assert all(
@@ -224,7 +264,7 @@ class TestPage:
         monkeypatch.setattr(study, "ablation", lambda _: Ablated())
         page = render(gather(study))
         assert "<h2>Trial 2, slot by slot</h2>" in page
-        assert "slot 7: worth 1.2 points" in page
+        assert "Slot 7: worth 1.2 points" in page
 
     def test_what_cannot_be_read_is_named(self, study: Study) -> None:
         weights = study.files(2).weights
@@ -234,13 +274,98 @@ class TestPage:
             problems = gather(study).problems
         finally:
             hidden.rename(weights)
-        assert any(line.startswith("detections: ") and "0002/weights.pt" in line for line in problems), problems
+        assert problems == {"samples": "trials/0002/weights.pt is not there (nas clean removes weights)"}
+        page = render(replace(gather(study), problems=problems))
+        assert "<h2>Detections</h2>" in page
+        assert "Not shown: detections: trials/0002/weights.pt is not there" in page
 
     def test_a_study_without_trials_has_a_report(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(study, "records", list)
         empty = gather(study)
         assert empty.findings == ["No trial has finished yet."]
         assert "No trial has finished yet." in render(empty)
+
+
+class TestVerdictTable:
+    """A verdict is a sentence and a table."""
+
+    UNTOLD = replace(
+        FINALIST,
+        trial=5,
+        finding=Finding.UNDECIDED,
+        difference=-0.04,
+        low=-1.0,
+        high=0.9,
+        further=FurtherSeeds(seeds=None, points=0.5, seconds=None),
+    )
+    EQUAL = replace(UNTOLD, trial=7, finding=Finding.EQUIVALENT, further=None)
+
+    @pytest.mark.parametrize(
+        ("changes", "sentence"),
+        [
+            ({}, "Trial 2 is better than the stock model, by 1.5 points (0.5 to 2.0)"),
+            (
+                {"finalists": (FINALIST, replace(FINALIST, trial=3)), "stocks": 2},
+                "Trial 2 is better than the stock models that cost no more, by 1.5 points (0.5 to 2.0), 1 other too",
+            ),
+            (
+                {"finalists": (UNTOLD, UNTOLD)},
+                "None of the 2 finalists is better than the stock model, as far as 2 seeds tell",
+            ),
+            (
+                {"finalists": (UNTOLD,)},
+                "Trial 5, the only finalist, is not better than the stock model, as far as 2 seeds tell",
+            ),
+            (
+                {"finalists": (EQUAL,)},
+                (
+                    "Trial 7, the only finalist, is not better than the stock model, as far as 2 seeds tell; "
+                    "trial 7 is as accurate, with 10.0 % fewer GFLOPs"
+                ),
+            ),
+            ({"unfinished": 3}, "No verdict yet: 3 trainings with fresh seeds to go"),
+            ({"reason": "no seed is complete", "finalists": ()}, "No verdict on mine: no seed is complete"),
+            (
+                {
+                    "finalists": (replace(UNTOLD, member="v9s"),),
+                    "cheapest": CheapestStock(trial=0, member="v9t", fingerprint="0", map50_95_by_seed=(0.4, 0.4)),
+                },
+                "Take v9t: none that costs more is better than all cheaper ones; v9t, the cheapest, has mAP50-95 0.400",
+            ),
+        ],
+    )
+    def test_headline_is_one_sentence(self, changes: dict[str, Any], sentence: str) -> None:
+        assert replace(VERDICT, **changes).headline == sentence
+
+    def test_what_is_said_of_several_finalists_is_said_once(self) -> None:
+        own = OwnStock(member="v9t", finding=Finding.BETTER, difference=1.0, low=0.5, high=1.5)
+        gone = LeftOut(trial=9, fingerprint="9", summary="SE 9", reason="no score")
+        several = (self.UNTOLD, replace(self.UNTOLD, trial=6, stock="v9s", own=own), self.EQUAL)
+        verdict = replace(VERDICT, finalists=several, left_out=(gone,))
+        columns, rows = verdict_table.verdict_table(verdict)
+        assert columns == (
+            *("trial", "beside", "points over stock", "95 % interval", "GFLOPs of stock", "verdict", "architecture"),
+        )
+        assert rows[1] == ("6", "v9s", "-0.04", "-1.00 to 0.90", "90.0%", "not told apart", "UIB 4")
+        assert rows[3] == ("9", "", "", "", "", "left out: no score", "SE 9")
+        said = verdict_table.remarks(verdict)
+        assert "trials 5 and 6: 0.5 points cannot be told with a sensible number of seeds (at most 20)" in said
+        assert "trial 6: it beats its own stock model only (v9t: +1.0 points, 0.5 to 1.5)" in said
+
+    def test_without_finalists_there_is_no_table(self) -> None:
+        gone = LeftOut(trial=9, fingerprint="9", summary="SE 9", reason="no score")
+        verdict = replace(VERDICT, finalists=(), left_out=(gone,), reason="no finalist has a score")
+        assert verdict_table.verdict_table(verdict) == ((), [])
+        assert verdict_table.remarks(verdict) == ["trial 9: left out, no score"]
+
+
+def test_what_is_known_of_a_ranking_has_headings_for_all_names(contents: Contents, study: Study) -> None:
+    trust = study.trust_beside(None, study.records())
+    assert {name for name, _ in trust.parts()} <= set(trust_list.HEADINGS)
+    headings = dict(contents.basis)
+    assert headings["Ranking"] == trust.basis
+    assert "noise" not in headings
+    assert headings["Advised for another search"].startswith(("--", "longer", "at least", "as it is"))
 
 
 class TestNetwork:
@@ -321,7 +446,7 @@ class TestCharts:
         figure = charts.effects_chart([self.effect(Significance.BETTER, 1.5), self.effect(Significance.WORSE, -3.0)])
         assert figure is not None
         better = figure.data[0]
-        assert (better.name, list(better.x), better.y[0]) == ("better", [1.5], "4, 6 UIB")
+        assert (better.name, list(better.x), better.y[0]) == ("better", [1.5], "UIB 4, 6")
         assert (list(better.error_x.array), list(better.error_x.arrayminus)) == ([2.0], [1.0])
         assert charts.effects_chart([]) is None
 

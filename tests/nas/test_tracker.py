@@ -231,14 +231,14 @@ class TestParent:
         tracker.sync([stock(), finished(1, 0.41, 4.0, summary="UIB 4, 6 · DySample 10"), running(2)])
         assert parent_of(tracker, client).data.tags["mlflow.note.content"] == (
             "**1** of 2 architectures are on the front of mAP50-95, GFLOPs. The most accurate is trial 1, "
-            "UIB 4, 6 · DySample 10: mAP50-95 0.4100, 4.00 GFLOPs; the stock model has mAP50-95 0.4000, 8.00 GFLOPs.\n"
+            "UIB 4, 6 · DySample 10: mAP50-95 0.410, 4.00 GFLOPs; the stock model has mAP50-95 0.400, 8.00 GFLOPs.\n"
             "\n"
             f"[Table of the trials, the most accurate first]({tracker.view.removeprefix('/')})\n"
             "\n"
             "| trial&emsp; | mAP50-95&emsp; | GFLOPs&emsp; | params&emsp; | latency&emsp; | architecture |\n"
             "| --- | --- | --- | --- | --- | --- |\n"
-            "| 1 | 0.4100 | 4.00 | 1.93 M | 12.3 ms | UIB 4, 6 · DySample 10 |\n"
-            "| (0) | 0.4000 | 8.00 | 1.93 M | 12.3 ms | stock |\n"
+            "| 1 | 0.410 | 4.00 | 1.93 M | 12.3 ms | UIB 4, 6 · DySample 10 |\n"
+            "| (0) | 0.400 | 8.00 | 1.93 M | 12.3 ms | stock |\n"
             "\n"
             "**v9-digits** is a search for YOLO architectures; each child run is one trial. "
             "No other is as good as one on the "
@@ -276,7 +276,7 @@ class TestParent:
         assert text.startswith(
             "**2** of 2 architectures are on the front of mAP50-95, GFLOPs. The most accurate is trial 0"
         )
-        assert "| 0 | 0.4200 (mean of 2) | 8.00 |" in text
+        assert "| 0 | 0.420 (mean of 2) | 8.00 |" in text
 
     def test_artifacts_have_the_front(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
@@ -486,7 +486,7 @@ class TestFigure:
 
     def test_figure_has_each_trial(self, begin: Begin, client: MlflowClient) -> None:
         page = self.page(begin, client)
-        for text in ("trial 1", "UIB 4", "mAP50-95 0.5000", "GFLOPs 9.00", "params 1.93 M", "12.3 ms (unsteady)"):
+        for text in ("trial 1", "UIB 4", "mAP50-95 0.500", "GFLOPs 9.00", "params 1.93 M", "12.3 ms (unsteady)"):
             assert text in page
         assert "2 of 3 architectures are on the front" in page
 
@@ -494,7 +494,7 @@ class TestFigure:
         records = [stock(), replace(stock(1, map50_95=0.44), repeat=1, fingerprint=stock().fingerprint)]
         page = front_figure("v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES).to_html()
         assert "1 of 1 architectures are on the front" in page
-        assert "mAP50-95 0.4200 (mean of 2)" in page
+        assert "mAP50-95 0.420 (mean of 2)" in page
         assert "trial 1" not in page
 
     def test_members_in_one_place_have_one_label(self) -> None:
@@ -922,7 +922,7 @@ class TestFindings:
         remarks = ["Effects of operators:", "none"]
         text = note.describe("v9", best, best, OBJECTIVES, stock=None, commands={}, remarks=remarks, room=8000)
         assert text.startswith("**2** of 2 architectures")
-        assert text.index("| 2 | 0.4000") < text.index("Effects of operators:  \nnone  \n\n**v9** is a search")
+        assert text.index("| 2 | 0.400") < text.index("Effects of operators:  \nnone  \n\n**v9** is a search")
 
     def test_long_findings_leave_room_for_the_front(self) -> None:
         lines = [f"trial {number}: {'x' * 100}" for number in range(200)]
@@ -930,7 +930,7 @@ class TestFindings:
         text = note.describe("v9", best, best, OBJECTIVES, stock=None, commands={}, findings=lines, room=8000)
         assert len(text) < 8000
         assert "more in the artifacts `findings/`" in text
-        assert "| 1 | 0.5000" in text
+        assert "| 1 | 0.500" in text
 
 
 class TestSending:

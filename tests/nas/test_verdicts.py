@@ -142,7 +142,8 @@ class TestGain:
     def test_one_seed_has_no_verdict(self) -> None:
         text = verdicts.gain([record(0, 0.5), record(1, 0.54)], record(1, 0.54), record(0, 0.5), noise=None, **COMMANDS)
         assert text == (
-            "+0.040 over stock is one short training each with one seed: no verdict before fresh seeds judge "
+            "trial 1: scores 4.0 points above stock (one short training each with one seed): no verdict before fresh "
+            "seeds judge "
             "(nas confirm STUDY); noise between seeds is not measured, so no difference can be told from it "
             "(nas trust STUDY --measure)."
         )
@@ -167,7 +168,7 @@ class TestGain:
         ]
         text = verdicts.gain(each, each[3], each[0], noise=self.NOISE, **COMMANDS)
         assert text.startswith(
-            "+0.100 over stock is the mean of 3 seeds (+0.100, +0.100, +0.100), which also chose it: "
+            "trial 3: scores 10.0 points above stock (the mean of 3 seeds, +10.0, +10.0, +10.0, which also chose it): "
             "no verdict before fresh seeds judge "
             "(nas confirm STUDY); "
         )
@@ -177,7 +178,9 @@ class TestGain:
     def test_no_seed_in_common_is_named(self) -> None:
         best, stock = record(1, 0.54, repeat=1), record(0, 0.5)
         text = verdicts.gain([stock, best], best, stock, noise=None, **COMMANDS)
-        assert text.startswith("+0.040 over stock is of trainings with different seeds: no verdict before ")
+        assert text.startswith(
+            "trial 1: scores 4.0 points above stock (of trainings with different seeds): no verdict "
+        )
 
     def test_nothing_better_than_stock_is_no_evidence(self) -> None:
         stock = record(0, 0.5)
@@ -309,7 +312,7 @@ class TestNothingLearned:
         searched(stock=0.0)
         output = nas("pareto", "small", "--runs", tmp_path / "runs")
         assert self.LINE in output.stderr
-        assert "over stock is" not in output.stderr
+        assert "above stock" not in output.stderr
 
     def test_no_warning_for_usual_scores(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         searched()

@@ -74,7 +74,7 @@ def add_confirmed(
             },
             hovertext=[
                 *(_hover_judged(one, about) for one in judged),
-                f"<b>{html(named)}</b><br>mAP50-95 {base:.4f}<br>{about}",
+                f"<b>{html(named)}</b><br>mAP50-95 {base:.3f}<br>{about}",
             ],
             hoverinfo="text",
         )
@@ -85,7 +85,7 @@ def _hover_judged(one: JudgedFinalist, about: str) -> str:
     beside = html(one.stock) or "stock"
     interval = f"{one.difference:+.1f} points over {beside} ({one.low:+.1f} to {one.high:+.1f}), {one.finding}"
     name = html(one.summary) if one.trial is None else f"trial {one.trial}"
-    return f"<b>{name}</b><br>mAP50-95 {fmean(one.map50_95_by_seed):.4f}<br>{interval}<br>{about}"
+    return f"<b>{name}</b><br>mAP50-95 {fmean(one.map50_95_by_seed):.3f}<br>{interval}<br>{about}"
 
 
 def fronts_chart(comparison: Comparison) -> graph_objects.Figure:
@@ -103,7 +103,7 @@ def fronts_chart(comparison: Comparison) -> graph_objects.Figure:
                 marker={"size": 10},
                 hovertext=[
                     f"<b>trial {member.trial} of {html(one.name)}</b><br>{html(member.summary)}<br>"
-                    f"mAP50-95 {member.map50_95:.4f}, {cost:.4g} {comparison.unit}"
+                    f"mAP50-95 {member.map50_95:.3f}, {cost:.4g} {comparison.unit}"
                     for cost, member in points
                 ],
                 hoverinfo="text",
@@ -159,7 +159,9 @@ def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
 
 def _named(effect: Effect) -> str:
     where = effect.slot if len(effect.layers) <= 1 else ", ".join(map(str, effect.layers))
-    return f"{effect.member}/{where} {effect.operator}" if effect.member else f"{where} {effect.operator}"
+    is_factor = not effect.layers
+    named = f"{where} {effect.operator}" if is_factor else f"{effect.operator} {where}"
+    return f"{effect.member}: {named}" if effect.member else named
 
 
 def _hover(effect: Effect) -> str:

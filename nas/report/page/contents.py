@@ -57,13 +57,17 @@ class Contents:
 
     Attributes:
         about: what was searched, on what data, for how long; by heading.
-        findings: what the scores show, or the verdict, one sentence each.
+        findings: what the scores show, or the verdict in one sentence.
+        judged: columns and rows of the finalists of a confirmation; without rows before it.
+        remarks: on the verdict, one sentence each.
         front: the Pareto front as rows of cells under `columns`.
+        trust: what to conclude of the ranking, one sentence each.
+        basis: what that rests on, by heading.
         samples: validation images on which the stock model and the best one differ most.
         reproduce: command that trains a trial again.
         conditions: what determines the scores, by heading: seed, data, code, versions, device.
         endings: number of trials by ending that is not `finished`, with advice.
-        problems: parts of the report that could not be made, with the reason.
+        problems: reasons why parts of the report could not be made, by part.
     """
 
     study: str
@@ -71,6 +75,8 @@ class Contents:
     version: str
     about: dict[str, str]
     findings: list[str]
+    judged: tuple[tuple[str, ...], list[tuple[str, ...]]]
+    remarks: list[str]
     charts: dict[str, Chart]
     columns: tuple[str, ...]
     front: list[tuple[str, ...]]
@@ -78,10 +84,11 @@ class Contents:
     effects: list[str]
     ablations: list[list[str]]
     trust: list[str]
+    basis: list[tuple[str, str]]
     latency: str
     samples: list[Sample]
     endings: list[tuple[str, int, str]]
     reproduce: str
     conditions: dict[str, str]
     commands: dict[str, str]
-    problems: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)

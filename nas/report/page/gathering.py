@@ -1,6 +1,5 @@
 """Gather the contents of a report from a study."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,9 +13,10 @@ from nas.records.front_figure import axes_of, front_figure
 from nas.records.record import Record, stock_of
 from nas.report.effects import Effects
 from nas.report.front_table import front_table
-from nas.report.page import charts, conditions, recommended
+from nas.report.page import charts, conditions, recommended, verdict_table
 from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
+from nas.report.page.trust_list import trust_list
 from nas.report.search_findings import search_findings
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
@@ -35,24 +35,41 @@ def gather(study: Reported) -> Contents:
 
     A part that cannot be read is named in `problems`; the others are shown.
     """
-    problems: list[str] = []
+
+    def attempted(part: str, read: Callable[[], T]) -> T | None:
+        """Return what `read` returns; None, with the reason in `problems`, if a file that it needs cannot be read."""
+        try:
+            return read()
+        except NasError as error:
+            problems[part] = str(error).replace(f"{study.folder}/", "")  # the page may be read on another machine
+            return None
+
+    problems: dict[str, str] = {}
     records = study.records()
     front = study.front(records)
-    verdict = _attempted(lambda: study.verdict(records=records), "verdict", problems)
+    verdict = attempted("verdict", lambda: study.verdict(records=records))
     proposes = study.settings.proposes
-    trust = _attempted(lambda: study.trust_beside(verdict, records), "trust", problems) if proposes else None
-    effects = _attempted(lambda: study.effects(records), "effects", problems) if proposes else None
-    members = (
-        _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
-    )
+    trust = attempted("trust", lambda: study.trust_beside(verdict, records)) if proposes else None
+    effects = attempted("effects", lambda: study.effects(records)) if proposes else None
+    members = attempted("members", lambda: recommended.members(study, records, front, verdict))
+    samples = attempted("samples", lambda: recommended.samples(study, records, front, verdict))
+    ablations = [
+        attempted(f"ablation of trial {trial}", partial(study.ablation, trial))
+        for trial in ablated_trials(study.folder)
+    ]
     latency = charts.latency_chart(records)
-    columns, rows = front_table(records, front, main_cost(study.settings.objectives))
+    is_judged = verdict is not None and study.settings.confirms is None  # a confirmation numbers its trials anew
+    fresh = verdict_table.fresh_cells(verdict) if verdict is not None and is_judged else {}
+    columns, rows = front_table(records, front, main_cost(study.settings.objectives), fresh)
+    conclusions, basis = trust_list(trust) if trust is not None else ([], [])
     return Contents(
         study=study.name,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
         about=_about(study, records),
         findings=_findings(study, records, front, verdict, trust),
+        judged=verdict_table.verdict_table(verdict) if verdict is not None else ((), []),
+        remarks=verdict_table.remarks(verdict) if verdict is not None else [],
         charts=_charts(
             study, records, front, verdict=verdict, effects=effects, latency=latency[0] if latency else None
         ),
@@ -60,39 +77,17 @@ def gather(study: Reported) -> Contents:
         front=rows,
         members=members or [],
         effects=[] if effects is None else effects.remarks(),
-        ablations=_ablations(study, problems),
-        trust=[] if trust is None else _without_columns(trust.lines()),
+        ablations=[ablation.lines() for ablation in ablations if ablation is not None],
+        trust=conclusions,
+        basis=basis,
         latency=latency[1] if latency else "",
-        samples=_attempted(lambda: recommended.samples(study, records, front, verdict), "detections", problems) or [],
+        samples=samples or [],
         endings=_endings(records),
         reproduce=f"{command('reproduce', study.folder)} --trial {front[0].trial if front else 0}",
         conditions=conditions.conditions(study, records),
         commands=_commands(study, verdict),
         problems=problems,
     )
-
-
-def _without_columns(lines: Sequence[str]) -> list[str]:
-    """Return lines that a terminal shows in two columns as `name: text`, without empty ones."""
-    return [re.sub(r"^(\w+) {2,}", r"\1: ", line) for line in lines if line]
-
-
-def _attempted(read: Callable[[], T], part: str, problems: list[str]) -> T | None:
-    """Return what `read` returns; None, with a line in `problems`, if a file that it needs cannot be read."""
-    try:
-        return read()
-    except NasError as error:
-        problems.append(f"{part}: {error}")
-        return None
-
-
-def _ablations(study: Reported, problems: list[str]) -> list[list[str]]:
-    """Return what each slot of an ablated trial is worth, in words, for every ablation of this search."""
-    found = [
-        _attempted(partial(study.ablation, trial), f"ablation of trial {trial}", problems)
-        for trial in ablated_trials(study.folder)
-    ]
-    return [ablation.lines() for ablation in found if ablation is not None]
 
 
 def _clock(study: Reported, records: Sequence[Record]) -> str:
@@ -143,7 +138,7 @@ def _findings(
     if warning := study.nothing_learned(records):
         return warning
     if verdict is not None:
-        return verdict.lines()
+        return [verdict.headline]
     return search_findings(study, records, front, stock, trust)
 
 

@@ -18,8 +18,11 @@ from nas.report.page import charts, network
 from nas.report.page.colours import colour_of
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
+from nas.report.page.recommended import SEPARATOR
 from nas.report.page.reported import Reported
 
+_COMMAND = re.compile(r"nas |[a-z0-9]+[-_0-9:]")
+"""Beginnings of lines that stay as they are: commands, names of studies, and of members before a colon."""
 _OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
@@ -56,7 +59,7 @@ def _render(template: str, figures: Mapping[str, object], **values: object) -> s
     environment = Environment(
         loader=PackageLoader("nas.report.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"whole_options": _with_whole_options, "style": network.style}
+    environment.filters |= {"sentence": _sentence, "whole_operators": _with_whole_operators, "style": network.style}
     return environment.get_template(template).render(
         css=(resources.files("nas.report.page") / "templates" / "report.css").read_text(encoding="utf-8"),
         figures=_in_script(figures),
@@ -66,9 +69,16 @@ def _render(template: str, figures: Mapping[str, object], **values: object) -> s
     )
 
 
-def _with_whole_options(text: str) -> Markup:
-    """Return a text, escaped, in which no line ends within an option such as `--base-epochs`."""
+def _sentence(text: str) -> Markup:
+    """Return a text, escaped, that begins with a capital; no line ends within an option such as `--base-epochs`."""
+    text = f"{text[:1].upper()}{text[1:]}" if not _COMMAND.match(text) else text
     return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))  # noqa: S704 - escaped
+
+
+def _with_whole_operators(summary: str) -> Markup:
+    """Return an architecture, escaped, in which lines end between operators, not between one and its layers."""
+    parts = [f'<span class="operator">{escape(part)}</span>' for part in summary.split(SEPARATOR)]
+    return Markup(f"{SEPARATOR[:-1]} ".join(parts))  # noqa: S704 - escaped
 
 
 def _in_script(value: object) -> str:
