@@ -20,7 +20,7 @@ _COLUMNS = {
     "trial": "trial",
     "map50_95": "mAP50-95",
     "cost": "cost",
-    "other": "the other",
+    "other": "best at this cost or less",
     "difference_gain": "points",
     "summary": "architecture",
 }

@@ -7,9 +7,19 @@ from typing import Any
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.report.in_words import InWords
 from nas.report.verdicts import UNITS
-from nas.words import decimal, digits_of
+from nas.words import decimal
 
-_COLUMNS = ("study", "trial", "mAP50-95", "cost", "the other at most at this cost", "difference", "architecture")
+_DECIMALS = {"gflops": ".2f", "params": ",.0f", "latency_ms": ".1f"}
+"""Formats of the costs."""
+_COLUMNS = (
+    "study",
+    "trial",
+    "mAP50-95",
+    "cost",
+    "best of the other study at this cost or less",
+    "points",
+    "architecture",
+)
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -129,7 +139,7 @@ class Comparison(InWords):
         """Return columns and rows of a table of both fronts."""
         beside = {(one.study, one.member.trial): one for one in self.beside()}
         rows: list[tuple[str, ...]] = []
-        for one in self.studies:
+        for one, beyond in zip(self.studies, reversed(self.names), strict=True):
             for member in one.members:
                 found = beside.get((one.name, member.trial))
                 other = found.other if found else None
@@ -138,8 +148,8 @@ class Comparison(InWords):
                         one.name,
                         str(member.trial),
                         f"{member.map50_95:.3f}",
-                        f"{member.cost:.4g} {self.unit}",
-                        f"trial {other.trial}, {other.map50_95:.3f}" if other else "-",
+                        f"{member.cost:{_DECIMALS[self.cost]}} {self.unit}",
+                        f"{beyond} {other.trial}, {other.map50_95:.3f}" if other else "-",
                         _signed(found.difference) if found and found.difference is not None else "-",
                         member.summary,
                     )
@@ -188,5 +198,5 @@ def _beside(study: str, member: ComparedModel, others: Sequence[ComparedModel]) 
 
 
 def _signed(points: float) -> str:
-    text = decimal(points, digits_of(points))
+    text = decimal(points, 1)
     return text if text.startswith("-") else f"+{text}"

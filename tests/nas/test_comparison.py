@@ -1,6 +1,7 @@
 """Two studies are compared where they can be, and otherwise it is named what keeps them apart."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,6 +104,15 @@ class TestMembers:
         assert apart.lines()[:2] == ["Not comparable:", "  budget: epochs 20 and 60"]
         assert {row[4] for row in apart.cells()[1]} == {"-"}
         assert 'id="fronts"' not in render_comparison(apart)
+
+    def test_cells_have_equal_decimals_and_name_the_other_study(self) -> None:
+        rows = [row[:6] for row in comparison().cells()[1]]
+        assert all(re.fullmatch(r"\d+\.\d\d GFLOPs", row[3]) for row in rows)
+        assert [(row[0], row[4].split()[0], row[5]) for row in rows] == [
+            ("a", "b", "+5.0"),
+            ("a", "-", "-"),
+            ("b", "a", "+5.0"),
+        ]
 
     def test_the_page_has_both_fronts_and_escapes_texts(self) -> None:
         page = render_comparison(comparison())

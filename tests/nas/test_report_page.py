@@ -478,6 +478,14 @@ class TestCharts:
         assert [(line.name, list(line.y)) for line in figure.data] == [("trial 1", [3.0, 2.0])]
         assert charts.learning_curves({"trial 2": epochs[:1]}) is None
 
+    def test_curves_of_the_front_lie_above_the_others(self) -> None:
+        epochs = [Epoch(epoch=at, losses={"box": 1.0}, map50_95=None, map50=None, seconds=1.0) for at in (1, 2)]
+        figure = charts.learning_curves({"trial 0 (stock)": epochs, "trial 1": epochs}, beside=["trial 0 (stock)"])
+        assert figure is not None
+        below, above = figure.data
+        assert (below.name, above.name) == ("trial 0 (stock)", "trial 1")
+        assert below.line.width < above.line.width
+
     def test_accuracies_are_drawn_of_trainings_that_were_validated_twice(self) -> None:
         epochs = [
             Epoch(epoch=number, losses={"box": 1.0}, map50_95=score, map50=None, seconds=1.0)

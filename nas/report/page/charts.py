@@ -1,6 +1,6 @@
 """Charts of the report: Plotly figures of a study's records and effects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -91,7 +91,7 @@ def _hover_judged(one: JudgedFinalist, about: str) -> str:
 def fronts_chart(comparison: Comparison) -> graph_objects.Figure:
     """Return the Pareto fronts of two studies, each with its stock model."""
     figure = graph_objects.Figure()
-    for one, colour in zip(comparison.studies, ("#2563eb", "#c026d3"), strict=True):
+    for one, colour, form in zip(comparison.studies, ("#2563eb", "#c026d3"), ("", "-open"), strict=True):
         points = sorted((member.cost, member) for member in one.members)
         figure.add_trace(
             graph_objects.Scatter(
@@ -100,7 +100,8 @@ def fronts_chart(comparison: Comparison) -> graph_objects.Figure:
                 mode="lines+markers",
                 name=html(one.name),
                 line={"shape": "hv", "color": colour, "width": 1.5},
-                marker={"size": 10},
+                marker={"size": 13 if form else 9, "symbol": f"circle{form}", "line": {"width": 2}},
+                opacity=0.8,  # one study must not hide the other
                 hovertext=[
                     f"<b>trial {member.trial} of {html(one.name)}</b><br>{html(member.summary)}<br>"
                     f"mAP50-95 {member.map50_95:.3f}, {cost:.4g} {comparison.unit}"
@@ -116,7 +117,13 @@ def fronts_chart(comparison: Comparison) -> graph_objects.Figure:
                     y=[one.stock.map50_95],
                     mode="markers",
                     name=f"stock of {html(one.name)}",
-                    marker={"symbol": "star", "size": 14, "color": colour},
+                    marker={
+                        "symbol": f"star{form}",
+                        "size": 20 if form else 13,
+                        "color": colour,
+                        "line": {"width": 2 if form else 0},
+                    },
+                    opacity=0.8,
                 )
             )
     figure.update_xaxes(title_text=LABELS[comparison.cost])
@@ -151,9 +158,10 @@ def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
     ]
     figure = graph_objects.Figure(drawn)
     figure.add_vline(x=0, line={"width": 1, "color": "#8b95a5"})
-    figure.update_layout(height=130 + _ROW * len(shown))
+    figure.update_layout(height=130 + _ROW * len(shown), showlegend=True)  # also where all are of one colour
     figure.update_xaxes(title_text="points of mAP50-95 over stock")
-    figure.update_yaxes(categoryorder="array", categoryarray=[_named(one) for one in shown])
+    names = list(dict.fromkeys(_named(one) for one in shown))
+    figure.update_yaxes(categoryorder="array", categoryarray=names, range=[-0.7, len(names) - 0.3])
     return figure
 
 
@@ -171,37 +179,42 @@ def _hover(effect: Effect) -> str:
     return f"<b>{html(_named(effect))}</b><br>{effect.effect_points:+.1f} ({interval}), {effect.verdict}{cost}{aliases}"
 
 
-def learning_curves(epochs: Mapping[str, Sequence[Epoch]]) -> graph_objects.Figure | None:
+def learning_curves(epochs: Mapping[str, Sequence[Epoch]], beside: Collection[str] = ()) -> graph_objects.Figure | None:
     """Return the sum of the losses by epoch of each training; None if none has two epochs.
 
     Args:
         epochs: of each training, by its name.
+        beside: those that are no members of the front: they are drawn thin, below the others.
     """
     losses = {name: [(one.epoch, sum(one.losses.values())) for one in each] for name, each in epochs.items()}
-    return _curves(losses, "training loss")
+    return _curves(losses, "training loss", beside)
 
 
-def accuracy_curves(epochs: Mapping[str, Sequence[Epoch]]) -> graph_objects.Figure | None:
+def accuracy_curves(epochs: Mapping[str, Sequence[Epoch]], beside: Collection[str] = ()) -> graph_objects.Figure | None:
     """Return mAP50-95 by validated epoch of each training; None if none has two of them.
 
     Args:
         epochs: of each training, by its name.
+        beside: as of `learning_curves`.
     """
     scores = {
         name: [(one.epoch, one.map50_95) for one in each if one.map50_95 is not None] for name, each in epochs.items()
     }
-    return _curves(scores, LABELS["map50_95"])
+    return _curves(scores, LABELS["map50_95"], beside)
 
 
-def _curves(trainings: Mapping[str, Sequence[tuple[int, float]]], heading: str) -> graph_objects.Figure | None:
+def _curves(
+    trainings: Mapping[str, Sequence[tuple[int, float]]], heading: str, beside: Collection[str]
+) -> graph_objects.Figure | None:
     """Return values by epoch of each training that has two of them; None if none has."""
     drawn = {name: points for name, points in trainings.items() if len(points) >= _LEAST_POINTS}
     if not drawn:
         return None
     figure = graph_objects.Figure()
-    for name, points in drawn.items():
+    for name, points in sorted(drawn.items(), key=lambda one: one[0] not in beside):  # the last one is on top
         epochs, values = zip(*points, strict=True)
-        figure.add_trace(graph_objects.Scatter(x=epochs, y=values, mode="lines+markers", name=name))
+        line = {"width": 1.2, "dash": "dot"} if name in beside else {"width": 2.5}
+        figure.add_trace(graph_objects.Scatter(x=epochs, y=values, mode="lines+markers", name=name, line=line))
     last = max(points[-1][0] for points in drawn.values())
     figure.update_xaxes(title_text="epoch", dtick=1 if last <= _ROW else None)
     figure.update_yaxes(title_text=heading)

@@ -154,6 +154,8 @@ def _charts(
     finished = [record for record in records if record.finished]
     trained = [*{record.trial: record for record in [*front, stock_of(records)] if record is not None}.values()]
     epochs = {_curve(record): study.files(record.trial).read_epochs() for record in trained}
+    on_front = {record.trial for record in front}
+    beside = [_curve(record) for record in trained if record.trial not in on_front]
     objectives = study.settings.objectives
     drawn = front_figure(study.name, finished, front, objectives) if front else None
     if drawn is not None and verdict is not None:
@@ -161,8 +163,8 @@ def _charts(
     figures = {
         "front": drawn,
         "effects": charts.effects_chart(effects.rows) if effects else None,
-        "curves": charts.learning_curves(epochs),
-        "accuracy": charts.accuracy_curves(epochs),
+        "curves": charts.learning_curves(epochs, beside),
+        "accuracy": charts.accuracy_curves(epochs, beside),
         "latency": latency,
     }
     return {
