@@ -23,7 +23,8 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
-from ultralytics.data import dataset
+from ultralytics.data import base, dataset
+from ultralytics.data.dataset import ClassificationDataset
 from ultralytics.engine.model import Model
 from ultralytics.engine.results import Results
 from ultralytics.engine.trainer import BaseTrainer
@@ -51,6 +52,7 @@ def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name in (
         *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save")),
         *((Model, "_load"), (Model, "_new")),
+        *((base, "check_file_speeds"), (ClassificationDataset, "verify_images")),
         *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume"), (Results, "save_crop")),
         *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file"), (dist, "generate_ddp_file")),
     ):

@@ -232,6 +232,21 @@ def resumed(path: Path, **typed: Any) -> Any:
     return trainer.args
 
 
+class TestImages:
+    def test_pipe_in_the_place_of_an_image_is_refused(self, folder: Path) -> None:
+        """Ultralytics would wait at it without end."""
+        os.mkfifo(folder / "images" / "a" / "2.png")
+        yolo_inputs.guard()
+        with pytest.raises(DataError, match=r"2\.png: no plain file"):
+            segmentation(folder)
+
+    def test_pipe_in_the_place_of_a_classifiers_image_is_refused(self, folder: Path) -> None:
+        os.mkfifo(folder / "images" / "a" / "2.png")
+        yolo_inputs.guard()
+        with pytest.raises(DataError, match=r"2\.png: no plain file"):
+            ClassificationDataset(str(folder / "images"), get_cfg(overrides={"imgsz": 32}))
+
+
 class TestSettingsOfCheckpoints:
     def test_a_resumed_training_writes_into_the_folder_of_its_checkpoint(self, folder: Path) -> None:
         last = checkpoint(folder / "run" / "weights" / "last.pt", save_dir=str(folder / "else"), project="/", name="x")

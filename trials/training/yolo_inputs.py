@@ -23,7 +23,14 @@ from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
 from trials import weights
 from trials.data import datasets
-from trials.training import checkpoint_settings, crop_folders, fetched_addresses, guarded_processes, opened_pickles
+from trials.training import (
+    checkpoint_settings,
+    crop_folders,
+    fetched_addresses,
+    guarded_processes,
+    opened_pickles,
+    special_images,
+)
 
 _YAML = (".yaml", ".yml")
 _CHECKPOINTS = ("model", "pretrained", "resume", "distill_model")
@@ -59,6 +66,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
     checkpoint_settings.guard(typed, uses_data=uses_data, trusted=trusted, require_harmless=harmless.require)
     crop_folders.guard()
+    special_images.guard()
     guarded_processes.guard(arguments, trusted=trusted)
     stock_load = YAML.load
 
