@@ -13,12 +13,13 @@ import yaml
 from search_spaces import auxiliary, grammar
 from search_spaces import base as bases
 from search_spaces.base import Base
+from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.files import write_atomically
 from search_spaces.grammar import MEMBERS, Heading
 from search_spaces.operators import modules as user_modules
 from search_spaces.space import SearchSpace
-from search_spaces.space_names import require_file
+from search_spaces.space_names import model_without_space, require_file
 from search_spaces.space_reader import Reader
 from search_spaces.yaml_text import parse_yaml, read_yaml
 
@@ -27,7 +28,7 @@ def load(space: str | Path, *, scale: str | None = None, modules: Sequence[str] 
     """Read the file of one space; `joined_file.load` also reads several.
 
     Args:
-        space: a name in the catalog, or a path.
+        space: a name in the catalog, one of a model of Ultralytics that has none there such as `yolov8-p2`, or a path.
         scale: replaces the scale in the file.
         modules: Python files or folders besides those that the file names.
 
@@ -46,14 +47,21 @@ def read(space: str | Path, *, scale: str | None = None, modules: Sequence[str] 
 
     Arguments and errors as for `load`, but only the file's form as YAML is checked.
     """
-    path = require_file(space)
-    document = read_yaml(path)
+    path, document = _read(space)
     if scale is not None:
         document["scale"] = scale
     for part in parts(document):
         _make_absolute(part, path.parent)
         _add_modules(part, modules)
     return path, document
+
+
+def _read(space: str | Path) -> tuple[Path, dict[str, Any]]:
+    model = None if Path(space).is_file() else model_without_space(space)
+    if model is not None:
+        return Path(model), {**parse_yaml(derive(model)), "name": Path(model).stem}
+    path = require_file(space)
+    return path, read_yaml(path)
 
 
 def parts(document: Mapping[str, Any]) -> list[dict[str, Any]]:

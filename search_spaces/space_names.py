@@ -1,6 +1,8 @@
 """Names of the spaces that come along, and the files that names and paths stand for; found without PyTorch."""
 
+import glob
 import os
+import re
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +28,32 @@ def names_of(space: str | os.PathLike[str]) -> list[str]:
 
 
 def split_scale(name: str) -> tuple[str, str | None]:
-    """Return a space of the catalog and a scale for a name such as `v8n`; any other name or path as it is."""
-    by_name, space = catalog(), name[:-1]
-    is_scaled = name[-1:].isalpha() and name not in by_name and space in by_name and not Path(name).is_file()
+    """Return a space and a scale for a name such as `v8n` or `yolov8-p2n`; any other name or path as it is."""
+    space = name[:-1]
+    is_scaled = name[-1:].isalpha() and _is_name(space) and not _is_name(name) and not Path(name).is_file()
     return (space, name[-1]) if is_scaled else (name, None)
+
+
+def _is_name(name: str) -> bool:
+    return name in catalog() or model_without_space(name) is not None
+
+
+def model_without_space(name: str | os.PathLike[str]) -> str | None:
+    """Return the model file of Ultralytics with this name, such as `yolov8-p2.yaml`, if no space comes along for it.
+
+    A space around such a model is derived. It is found without importing Ultralytics.
+    """
+    stem, found = os.fspath(name).removesuffix(".yaml"), find_spec("ultralytics")
+    if found is None or found.origin is None or Path(stem).name != stem or _space_of(stem) is not None:
+        return None
+    models = Path(found.origin).parent / "cfg" / "models"
+    return f"{stem}.yaml" if any(models.glob(f"*/{glob.escape(stem)}.yaml")) else None
+
+
+def _space_of(model: str) -> str | None:
+    """Return the name of the space that comes along for a model, such as `v8n` for `yolov8n`; None if there is none."""
+    found = re.fullmatch(r"yolov?(\d+)([a-z]?)", model)
+    return f"v{found[1]}{found[2]}" if found and f"v{found[1]}" in catalog() else None
 
 
 def require_files(space: str | os.PathLike[str]) -> None:
@@ -41,8 +65,11 @@ def require_files(space: str | os.PathLike[str]) -> None:
     mistakes: list[str] = []
     names = names_of(space)
     for name in names:
+        space = split_scale(name)[0]
+        if model_without_space(space) is not None:
+            continue
         try:
-            require_file(split_scale(name)[0])
+            require_file(space)
         except SpecError as error:
             mistakes += error.mistakes
     if mistakes:
@@ -58,18 +85,7 @@ def require_file(space: str | os.PathLike[str]) -> Path:
     by_name, name = catalog(), os.fspath(space)
     path = by_name.get(name, Path(name))
     if not path.is_file():
-        hint = f"{nearest(name, by_name)}, or a path"
-        if _is_model_of_ultralytics(name):
-            model = f"{name.removesuffix('.yaml')}.yaml"
-            hint = f"a model of Ultralytics; nas spaces derive {model} > FILE.yaml writes a space around it"
-        raise SpecError(f"space: no such space or file, got {name!r} ({hint})")
+        meant = _space_of(name.removesuffix(".yaml"))
+        hint = nearest(name, by_name) if meant is None else f"did you mean {meant!r}?"
+        raise SpecError(f"space: no such space or file, got {name!r} ({hint}, or a path)")
     return path
-
-
-def _is_model_of_ultralytics(name: str) -> bool:
-    """Return whether Ultralytics has a model file of this name, without importing it."""
-    found = find_spec("ultralytics")
-    if found is None or found.origin is None or Path(name).name != name:
-        return False
-    models = Path(found.origin).parent / "cfg" / "models"
-    return f"{name.removesuffix('.yaml')}.yaml" in {path.name for path in models.glob("*/*.yaml")}

@@ -11,7 +11,19 @@ import yaml
 from jsonschema import Draft7Validator
 from ultralytics.nn import tasks
 
-from search_spaces import STOCK, Choice, SearchSpace, Slot, build, grammar, json_schema, load, yaml_text
+from search_spaces import (
+    STOCK,
+    Choice,
+    SearchSpace,
+    Slot,
+    build,
+    grammar,
+    joined_file,
+    json_schema,
+    load,
+    space_names,
+    yaml_text,
+)
 from search_spaces import base as bases
 from search_spaces.derive import derive
 from search_spaces.errors import SpecError
@@ -487,12 +499,29 @@ def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load("v88")
     assert str(caught.value) == "space: no such space or file, got 'v88' (did you mean 'v8'?, or a path)"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("yolov8", "v8"), ("yolov8n", "v8n"), ("yolo11n.yaml", "v11n"), ("yolov9t", "v9t")]
+)
+def test_model_of_a_family_is_answered_with_its_space(name: str, meant: str) -> None:
     with pytest.raises(SpecError) as caught:
-        load("yolov8-p2")
-    assert str(caught.value) == (
-        "space: no such space or file, got 'yolov8-p2' (a model of Ultralytics; nas spaces derive yolov8-p2.yaml > "
-        "FILE.yaml writes a space around it)"
-    )
+        load(name)
+    assert str(caught.value) == f"space: no such space or file, got {name!r} (did you mean {meant!r}?, or a path)"
+
+
+def test_space_around_a_model_of_ultralytics_that_has_none_is_derived(tmp_path: Path) -> None:
+    space = joined_file.load("yolov8-p2s")
+    assert (space.name, space.scale) == ("yolov8-p2", "s")
+    assert space == joined_file.parse(parse_yaml(joined_file.text("yolov8-p2s")))
+    derived = parse_yaml(derive("yolov8-p2.yaml"))
+    assert space == joined_file.parse({**derived, "name": "yolov8-p2", "scale": "s"})
+    space_names.require_files("v8n,yolov8-p2")
+    file = tmp_path / "edge.yaml"
+    file.write_text("name: edge\nmembers: [{space: v8, scale: n}, {space: yolov8-p2, scale: [n, s]}]\n")
+    assert [member.short_name for member in joined_file.load(file).members] == ["v8n", "yolov8-p2n", "yolov8-p2s"]
+    with pytest.raises(SpecError, match="only detection models can be searched, got Segment"):
+        load("yolo11-seg")
 
 
 @pytest.mark.parametrize(
