@@ -29,7 +29,7 @@ from ultralytics.engine.model import Model
 from ultralytics.engine.results import Results
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
-from ultralytics.utils import YAML, dist
+from ultralytics.utils import LOGGER, YAML, dist
 
 from search_spaces import OPERATORS, SearchSpace, cache_folder, load, parser_hooks
 from search_spaces.errors import LatencyError
@@ -57,6 +57,7 @@ def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
         *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file"), (dist, "generate_ddp_file")),
     ):
         monkeypatch.setattr(owner, name, getattr(owner, name))
+    monkeypatch.setattr(LOGGER, "filters", list(LOGGER.filters))
     monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", value=True)
 
 

@@ -29,6 +29,7 @@ from trials.training import (
     fetched_addresses,
     guarded_processes,
     opened_pickles,
+    shown_names,
     special_images,
 )
 
@@ -66,6 +67,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
     checkpoint_settings.guard(typed, uses_data=uses_data, trusted=trusted, require_harmless=harmless.require)
     crop_folders.guard()
+    shown_names.guard()
     special_images.guard()
     guarded_processes.guard(arguments, trusted=trusted)
     stock_load = YAML.load
