@@ -10,7 +10,7 @@ from nas.workflows.deployment_options import COCO_CLASSES, DeploymentOptions
 from nas.workflows.option import Option, declared
 
 if TYPE_CHECKING:
-    from search_spaces import SearchSpace
+    from search_spaces import SearchSpace, Space
     from trials.latency.latency_table import LatencyTable
     from trials.latency.runtimes import Runtime
     from trials.latency.timings import Timings
@@ -83,19 +83,37 @@ class TableOptions(DeploymentOptions):
         )
 
     def load_space(self) -> "SearchSpace":
-        """Load the space."""
-        from search_spaces import joined_file
+        """Load the space.
+
+        Raises:
+            SpecError: there are several.
+        """
         from search_spaces.joined_space import require_one
 
-        return require_one(joined_file.load(os.fspath(self.space), scale=self.scale), "nas latency")
+        return require_one(self._load_spaces(), "nas latency")
+
+    def _load_spaces(self) -> "Space":
+        from search_spaces import joined_file
+
+        return joined_file.load(os.fspath(self.space), scale=self.scale)
 
     def latencies(self, space: "SearchSpace", recorded: "Timings") -> "LatencyTable":
         """Return the latencies of a space, deployed in this way, from the timings of a device."""
-        from trials.data import datasets
         from trials.latency.latency_table import LatencyTable
 
-        classes = len(datasets.load(os.fspath(self.data)).classes) if self.data else self.classes or COCO_CLASSES
-        return LatencyTable(space, classes, self.deploy_size, recorded)
+        return LatencyTable(space, self._number_of_classes(), self.deploy_size, recorded)
+
+    def latencies_of_members(self, recorded: "Timings") -> "tuple[LatencyTable, ...]":
+        """Return the same of each of several spaces, or of the one."""
+        from trials.latency import space_latencies
+
+        spaces, classes = self._load_spaces(), self._number_of_classes()
+        return space_latencies.table(spaces, classes, self.deploy_size, recorded).of_members
+
+    def _number_of_classes(self) -> int:
+        from trials.data import datasets
+
+        return len(datasets.load(os.fspath(self.data)).classes) if self.data else self.classes or COCO_CLASSES
 
     def recorded(self) -> "Timings":
         """Read the timings of the device of this name, which need not be here; without a name, of this machine.

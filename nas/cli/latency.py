@@ -1,6 +1,7 @@
 """`nas latency`: record, show, export and import the table of a device's latencies."""
 
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,7 +46,8 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     Each layer is timed alone, alternating with one stock layer, whose drift
     is subtracted. Layers that are in the table already are not timed again: an
     interrupted recording continues where it stopped, and spaces share the
-    layers that they have in common. Run nothing else on the device meanwhile.
+    layers that they have in common (several at once: --space v8n,v9t). Run
+    nothing else on the device meanwhile.
     With --precision int8 each layer is quantised as the model will be.
 
       nas latency record --space v9 --device-name mine
@@ -61,15 +63,15 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     with runtime as opened:
         path = device_tables.path_of(opened.profile.name)
         with show.err.status("reading the space"):
-            table = chosen.latencies(chosen.load_space(), Timings(profile=opened.profile, entries={}))
+            tables = chosen.latencies_of_members(Timings(profile=opened.profile, entries={}))
         problems, unsteady = [], 0
         stopped = "Stopped; the same command continues from there."
         with latency_tables.recording_lock(path), show.progress("timing layers", stopped) as show_progress:
-            for step in latency_table.record(table, opened, path):
+            for step in chain.from_iterable(latency_table.record(table, opened, path) for table in tables):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
                 unsteady += step.timing is not None and not step.timing.steady
-    document = _document(path, opened.profile, len(table.recorded.entries))
+    document = _document(path, opened.profile, len(tables[-1].recorded.entries))
     show.result(str(path), document | {"unsteady": unsteady, "problems": problems}, shown)
     show.lines([f"{document['entries']} entries; {opened.profile.name}"])
     show.lines([opened.caveat] if opened.caveat else [])
@@ -78,7 +80,8 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     show.lines(problems)
     if problems:
         show.lines([f"{len(problems)} layers cannot be timed alone; architectures with them are not predicted"])
-    show.lines([f"measure its error with: {chosen.command('error')}"])
+    if len(tables) == 1:
+        show.lines([f"measure its error with: {chosen.command('error')}"])
     if problems:
         raise typer.Exit(_FAILED)
 

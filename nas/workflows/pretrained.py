@@ -41,7 +41,8 @@ def resolve_weights(
                 f"takes the released checkpoint of each of {space.name}; or search one space from this file)"
             )
         return request, {}
-    found = _released([_checkpoint_name(member) for member in space.members], fetching)
+    instead = "search it alone, from --weights FILE.pt," if space.member_names else "name one with --weights FILE.pt,"
+    found = _released([_checkpoint_name(member, instead) for member in space.members], fetching)
     if not space.member_names:
         (only,) = found
         return replace(request, weights=only.path), {"pretrained": Pretrained(**_fields(only))}
@@ -50,12 +51,12 @@ def resolve_weights(
     return request, {"member_weights": own}
 
 
-def _checkpoint_name(space: SearchSpace) -> str:
+def _checkpoint_name(space: SearchSpace, instead: str) -> str:
     name = released.checkpoint_name(space.base, space.scale)
     if name is None:
         raise SpecError(
             f"weights: Ultralytics has released no checkpoint for {space.base} at scale {space.scale or '-'}, by its "
-            "name (name one with --weights FILE.pt, or leave --weights out)"
+            f"name ({instead} or leave --weights out)"
         )
     return name
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from nas.cli import app
 from nas.locks import Lock
-from search_spaces import space_file
+from search_spaces import joined_file, space_file
 from search_spaces.errors import EnvironmentProblem
-from trials.latency import latency_table, runtimes
+from trials.latency import latency_table, runtimes, space_latencies, timings
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
 
@@ -90,6 +90,21 @@ def test_latency_record_prints_only_the_path_of_the_table(device: Device, table_
     *_, last = " ".join(result.stderr.split()).partition("measure its error with: nas ")
     assert last == f"latency error --space {device.space} --deploy-size 64 --classes 3"
     assert CliRunner().invoke(app, [*last.split(), "--candidates", "2"]).exit_code == 0
+
+
+def test_layers_of_several_spaces_are_recorded_together(device: Device) -> None:
+    (device.folder / "other.yaml").write_text(
+        SPACE.replace("small", "other").replace("yolov5", "yolov8").replace("11", "10")
+    )
+    device.space = device.folder / "both.yaml"
+    device.space.write_text("name: both\nmembers: [{space: small.yaml}, {space: other.yaml}]\n")
+    result = device.nas("record")
+    assert result.exit_code == 0, result.output
+    recorded = timings.read(Path(result.stdout.strip()))
+    needed = space_latencies.table(joined_file.load(device.space), 3, 64, recorded).workloads().keys()
+    assert len(needed) > 30
+    assert needed <= recorded.entries.keys()
+    assert "nas latency: not yet possible with several spaces" in device.nas("show").stderr
 
 
 def test_interrupted_recording_prints_how_to_continue(device: Device) -> None:
