@@ -222,9 +222,11 @@ def clean(
     """
     from nas.study.cleaning import delete, lies_within, removable, size
     from nas.study.database_rows import rows_of
+    from nas.study.folders import existing
+    from nas.study.stored_study import StoredStudy
     from search_spaces.errors import StudyError
 
-    opened = _stored(study, runs)
+    opened = StoredStudy.open(existing(study, runs)) if everything else _stored(study, runs)  # it may be damaged
     rows = rows_of(opened, everywhere=everywhere) if everything else None
     supervision = opened.supervision_lock
     if not supervision.take(wait=False):

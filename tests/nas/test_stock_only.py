@@ -265,7 +265,7 @@ def test_all_models_are_printed(make: Make, run: Run) -> None:
     assert rows[2]["finding"].startswith("stopped: after 3 epochs v9t leads")
     found = csv.DictReader(io.StringIO(CliRunner().invoke(app, [*where, "--format", "csv"]).stdout))
     assert [row["finding"] for row in found] == [row["finding"] for row in rows]
-    assert "take v5n" in page(study)
+    assert "Take v5n" in page(study)
 
 
 def test_searches_start_from_the_trained_weights(make: Make, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
