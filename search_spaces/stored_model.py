@@ -185,7 +185,7 @@ def load_checkpoint(stock_load: Callable[..., Any], weight: Any, *arguments: Any
 
 
 def _is_marked(path: Path) -> bool:
-    with suppress(OSError, RuntimeError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with suppress(OSError, RuntimeError, ValueError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith("/data.pkl"):
                 with archive.open(name) as file:

@@ -1,5 +1,6 @@
 """Defects of real data sets: left out, warned of, or refused before anything is trained."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,12 @@ def test_images_that_cannot_be_read_are_named_and_left_out(
         f"train: 2 of 12 images, which cannot be read: images/train/000.jpg, images/train/006.jpg: {problem}",
         f"val: 2 of 12 images, which cannot be read: images/val/000.jpg, images/val/006.jpg: {problem}",
     ]
+
+
+def test_pipe_in_the_place_of_an_image_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.png")
+    found = image_checks._check(str(tmp_path / "0.png"))
+    assert found.problem == "no plain file (a pipe or device may have no end)"
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif", "jp2", "avif"])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -320,3 +321,12 @@ class TestRead:
         loaded = YOLO(tmp_path / "weights.pt").model
         assert loaded.model[0].act.inplace
         assert [(shared, repr(shared)) for shared in (Conv.default_act, ConvTranspose.default_act)] == before
+
+
+def test_archive_whose_names_are_no_text_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\N{LATIN SMALL LETTER E WITH ACUTE}/data.pkl", b"")
+    path.write_bytes(path.read_bytes().replace("\N{LATIN SMALL LETTER E WITH ACUTE}".encode(), b"\xe0\xff"))
+    with pytest.raises(DataError, match=r"last\.pt"):
+        weights.require_harmless(path)
