@@ -47,6 +47,12 @@ def decimal(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text
 
 
+def signed(value: float, digits: int) -> str:
+    """Return a difference with so many decimals and its sign; that of a zero is `+`."""
+    text = decimal(value, digits)
+    return text if text.startswith("-") else f"+{text}"
+
+
 def with_unit(number: int, noun: str) -> str:
     """Return a number with its noun: `1 epoch`, `2 epochs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -78,12 +78,19 @@ class Choice:
         record = OPERATORS[self.operator]
         return {name: value for name, value in self.parameters if value != record.parameter(name).default}
 
-    def __str__(self) -> str:
+    @property
+    def settings(self) -> str:
+        """Effective parameters as text: `(expansion=2)`; empty if there are none."""
         settings = ", ".join(f"{name}={value}" for name, value in self.effective.items())
-        return f"{self.operator}({settings})" if settings else self.operator
+        return f"({settings})" if settings else ""
+
+    def __str__(self) -> str:
+        return f"{self.operator}{self.settings}"
 
 
 STOCK = Choice(operator="stock")
+SEPARATOR = " · "
+"""Text between the parts of an architecture: operators with their layers, and scaling factors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,20 +244,26 @@ class Architecture:
         places += [(new.after, 1, str(new)) for new in self.insertions]
         return self._joined([part for _, _, part in sorted(places)])
 
-    def summary(self) -> str:
-        """Return the architecture as text, the layers of one operator together: `UIB 4, 6 · DySample 10`."""
-        layers: dict[str, list[str]] = {}
+    def summary(self, *, with_parameters: bool = False) -> str:
+        """Return the architecture as text, the layers of one operator together: `UIB 4, 6 · DySample 10`.
+
+        Args:
+            with_parameters: add those that are not the defaults: `UIB 4, 6 (expansion=2) · DySample 10`.
+        """
+        layers: dict[tuple[str, str], list[str]] = {}
         places = [(layer, str(layer), choice) for layer, choice in self.picks]
         places += [(new.after, new.place, new.choice) for new in self.insertions]
         for _, label, choice in sorted(places, key=lambda place: place[:2]):
-            layers.setdefault(choice.operator, []).append(label)
-        return self._joined([f"{operator} {', '.join(labels)}" for operator, labels in layers.items()])
+            settings = f" {choice.settings}".rstrip() if with_parameters else ""
+            layers.setdefault((choice.operator, settings), []).append(label)
+        parts = [f"{operator} {', '.join(labels)}{settings}" for (operator, settings), labels in layers.items()]
+        return self._joined(parts)
 
     def _joined(self, parts: Sequence[str]) -> str:
         """Join the descriptions of the choices with those of the scaling factors."""
         factors = [f"{name.replace('.', ' ')} {value:g}" for name, value in self.shape]
         factors += [] if self.image_size is None else [f"{self.image_size} px"]
-        return " · ".join([*(["stock"] if self.is_stock else parts), *factors])
+        return SEPARATOR.join([*(["stock"] if self.is_stock else parts), *factors])
 
     def as_picks(self) -> dict[str, dict[str, Any]]:
         """Return a value for JSON: `{"4": {"UIB": {"expansion": 2, ..}}, "after-9": .., "macro": {"depth": 0.67}}`."""

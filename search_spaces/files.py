@@ -175,6 +175,10 @@ def _kind(mode: int) -> str:
     return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
 
 
+SPECIAL = "no plain file (a pipe or device may have no end)"
+"""Reason why what `is_special` finds is not opened."""
+
+
 def is_special(path: Path) -> bool:
     """Return whether there is a pipe, a device or a socket."""
     try:

@@ -15,7 +15,6 @@ from search_spaces.errors import SpecError
 from search_spaces.grammar import MEMBERS, JoinedHeading, Member
 from search_spaces.joined_space import JoinedSpace, Space
 from search_spaces.space import SearchSpace
-from search_spaces.yaml_text import parse_yaml
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of members: they are names of folders and parts of Optuna's parameter names."""
@@ -84,12 +83,7 @@ def text(space: str | Path, *, scale: str | None = None, modules: Sequence[str] 
 
     Arguments and errors as for `load`, but only the form of the files as YAML is checked.
     """
-    found = _named(space, scale, modules)
-    if isinstance(found, _Several):
-        if found.mistakes:
-            raise SpecError(found.mistakes)
-        return space_file.dump(found.document())
-    return space_file.dump(found.document)
+    return space_file.dump(_document(space, scale, modules))
 
 
 def modules(space: str | Path) -> tuple[str, ...]:
@@ -98,8 +92,18 @@ def modules(space: str | Path) -> tuple[str, ...]:
     Raises:
         SpecError: as for `text`.
     """
-    document = parse_yaml(text(space))
+    document = _document(space, None, ())
     return tuple(dict.fromkeys(path for part in space_file.parts(document) for path in space_file.modules(part)))
+
+
+def _document(space: str | Path, scale: str | None, modules: Sequence[str]) -> Mapping[str, Any]:
+    """Return the content of a file in which all members are written out."""
+    found = _named(space, scale, modules)
+    if not isinstance(found, _Several):
+        return found.document
+    if found.mistakes:
+        raise SpecError(found.mistakes)
+    return found.document()
 
 
 def parse(document: Mapping[str, Any]) -> Space:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 _CLASSES = re.compile(r"(?:one2one_)?cv3\.\d+\.(\d+)\.")
 """Tensor of a detection head that finds classes, with the number of its layer in the branch."""
-BETWEEN_MEMBERS = " | "
-"""What stands between the checkpoints of several members."""
 _LAST = "2"
 
 
 def describe(settings: "Settings", coverages: "Sequence[Coverage]" = ()) -> str:
     """Return from which weights every candidate starts, and how much of the model a given checkpoint initialises.
+
+    The checkpoint of each further member is a line of its own.
 
     Args:
         coverages: of the stock model of each member; empty where they are not known.
@@ -87,7 +87,7 @@ def _of_members(settings: "Settings", coverages: "Sequence[Coverage]") -> str:
     """Return the checkpoint of each member, what it was trained on, and how much of it is taken over."""
     taken = [f"; {coverage_in_words(one)}" for one in coverages] or [""] * len(settings.member_weights)
     starts = zip(settings.member_weights, taken, strict=True)
-    return BETWEEN_MEMBERS.join(f"{one.member}: {one.path}{_origin(one)}{share}" for one, share in starts)
+    return "\n".join(f"{one.member}: {one.path}{_origin(one)}{share}" for one, share in starts)
 
 
 def _origin(pretrained: "Pretrained | None") -> str:

@@ -47,8 +47,8 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     is subtracted. Layers that are in the table already are not timed again: an
     interrupted recording continues where it stopped, and spaces share the
     layers that they have in common (several at once: --space v8n,v9t). Run
-    nothing else on the device meanwhile.
-    With --precision int8 each layer is quantised as the model will be.
+    nothing else on the device meanwhile. With --precision int8 each layer is
+    quantised as the model will be.
 
       nas latency record --space v9 --device-name mine
       nas search --space v9 --latency mine --objectives map50_95,latency_ms

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import nas
 from nas.cli import show
 
 if TYPE_CHECKING:
@@ -18,15 +19,5 @@ def opened(name: str, runs: Path, *, trust: bool = False) -> "Study":
     Raises:
         NasError: there is no such study, or its files cannot be read.
     """
-    from nas.study.folders import existing
-
-    folder = existing(name, runs)
     with show.err.status(f"opening {name}"):
-        from nas.study import operator_files
-        from nas.study.fetching import fetched
-        from nas.study.study import Study
-
-        study = fetched(Study.open(folder))
-        if trust:
-            operator_files.trust(folder)
-        return study
+        return nas.open_study(name, trust=trust, runs=runs)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from nas.workflows.request import Request
 
 
-_BETWEEN_MEMBERS = {"stock": "; ", "weights": initial_weights.BETWEEN_MEMBERS}
-"""What stands in the plan between the texts of several members, by the name of the line."""
+_BETWEEN_MEMBERS = {"stock": "; ", "weights": " | "}
+"""Separators in JSON of members' texts, which are lines of their own for a person, by their name in the plan."""
 
 
 def register(app: typer.Typer) -> None:
@@ -392,18 +392,12 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
     return "whether the budget is long enough to rank is said when the stock model has been trained, as trial 0"
 
 
-def _rows(name: str, text: str) -> list[tuple[str, str]]:
-    """Return a line of the plan; of several members one for each, the first with the name."""
-    first, *others = text.split(_BETWEEN_MEMBERS[name]) if name in _BETWEEN_MEMBERS else [text]
-    return [(name, first), *(("", other) for other in others)]
-
-
 def _stock_costs(plan: "Plan") -> str:
-    """Return the cost of the stock model; of several members that of each, with its name."""
+    """Return the cost of the stock model; of several members that of each with its name, in lines."""
     size = plan.file.settings.budget.deploy_size
     costs = [f"{one.gflops:.2f} GFLOPs at {size} px, {one.params / 1e6:.3f} M parameters" for one in plan.stocks]
     names = plan.space.member_names or ("",)
-    return _BETWEEN_MEMBERS["stock"].join(f"{name} {cost}".lstrip() for name, cost in zip(names, costs, strict=True))
+    return "\n".join(f"{name} {cost}".lstrip() for name, cost in zip(names, costs, strict=True))
 
 
 def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "Outlook | None" = None) -> None:
@@ -447,12 +441,13 @@ def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "
     }
     if shown == "json":
         numbers = {} if outlook is None else {"estimate": estimating.document(outlook)}
-        document = {**plan_lines, "data": data_sets.document(data, test=plan.judging), **numbers}
+        texts = {name: text.replace("\n", _BETWEEN_MEMBERS.get(name, "\n")) for name, text in plan_lines.items()}
+        document = {**texts, "data": data_sets.document(data, test=plan.judging), **numbers}
         print(json.dumps(document, indent=1))  # noqa: T201 - this is the output
         return
     if show.err.is_quiet:
         return
-    lines = [row for name, text in plan_lines.items() if text for row in _rows(name, text)]
+    lines = [(name, text) for name, text in plan_lines.items() if text]
     at = 1 + [name for name, _ in lines].index("data")
     lines[at:at] = data_sets.remarks(data)
     if budget.recipe.pgi:

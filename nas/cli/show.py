@@ -266,10 +266,11 @@ def lines(texts: Iterable[str], *, style: str | None = None) -> None:
 
 
 def labelled(texts: Iterable[tuple[str, str]]) -> None:
-    """Print names with their texts to stderr; on a terminal, long ones are broken between words and stay indented."""
+    """Print names with their texts to stderr, whose lines stay indented; on a terminal, long ones are broken."""
     for name, text in texts:
-        label = f"{name:<{_LABEL - 1}} "
-        broken = _broken(text, max(_LAST, err.width - len(label))) if err.is_terminal else [text]
+        label, written = f"{name:<{_LABEL - 1}} ", text.split("\n")
+        room = max(_LAST, err.width - len(label))
+        broken = [part for line in written for part in _broken(line, room)] if err.is_terminal else written
         err.print(label + f"\n{' ' * _LABEL}".join(broken), markup=False)
 
 

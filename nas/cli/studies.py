@@ -222,11 +222,9 @@ def clean(
     """
     from nas.study.cleaning import delete, lies_within, removable, size
     from nas.study.database_rows import rows_of
-    from nas.study.folders import existing
-    from nas.study.stored_study import StoredStudy
     from search_spaces.errors import StudyError
 
-    opened = StoredStudy.open(existing(study, runs)) if everything else _stored(study, runs)  # it may be damaged
+    opened = _opened(study, runs) if everything else _stored(study, runs)  # what is deleted whole may be damaged
     rows = rows_of(opened, everywhere=everywhere) if everything else None
     supervision = opened.supervision_lock
     if not supervision.take(wait=False):
@@ -319,18 +317,23 @@ def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, Any], list[str
         return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": problem}, []
 
 
+def _opened(name: str, runs: Path) -> "StoredStudy":
+    """Open a study to look at it, without PyTorch."""
+    from nas.study.folders import existing
+    from nas.study.stored_study import StoredStudy
+
+    return StoredStudy.open(existing(name, runs))
+
+
 def _stored(name: str, runs: Path, *, fetches: bool = False) -> "StoredStudy":
-    """Open a study to look at it, without PyTorch, and read its trials, which may take seconds.
+    """Open a study, and read its trials, which may take seconds.
 
     Args:
         fetches: whether other machines' files are fetched, if there are any.
     """
     from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.stored_study import StoredStudy
 
-    opened = StoredStudy.open(existing(name, runs))
-    opened = fetched(opened) if fetches else opened
+    opened = fetched(_opened(name, runs)) if fetches else _opened(name, runs)
     with show.err.status(f"reading the trials of {name}"):
         opened.records()  # what follows reads those alone that have changed since
     return opened

@@ -18,6 +18,7 @@ from ultralytics.engine.exporter import export_formats
 from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER
 
+from nas.records.record import LEARNED
 from search_spaces.errors import SpecError, nearest, unwrapped
 from trials.training.user_data import UserDataValidator
 
@@ -48,8 +49,6 @@ _STRIDE = 32
 _SCORE_TOLERANCE = 1e-3
 _BOX_TOLERANCE = 1e-3
 """Greatest difference of a box as a share of the image size."""
-_FINDS = 0.01
-"""Least mAP50-95 of a model that finds something: below, a file that finds nothing has the same accuracy."""
 _SHOWN = 0.01
 """Least score of a box of an end-to-end model that is compared: the others are in no order."""
 
@@ -129,16 +128,16 @@ class TorchAccuracy:
     @property
     def tells_nothing(self) -> bool:
         """Whether the model finds nothing, so that a file which finds nothing either would look right."""
-        return self.map50_95 < _FINDS
+        return self.map50_95 < LEARNED
 
     @property
     def remark(self) -> str:
-        """What to know of the comparison, as a sentence; empty if there is nothing."""
+        """Limits of the comparison in one sentence; empty if it has none."""
         if self.map50_95 >= self.at_trained_size / 2 and not self.tells_nothing:
             return ""
         trained = f"{self.trained_size} px, at which it was trained, PyTorch has {self.at_trained_size:.4f}"
         here = f"at {self.size} px" if self.size != self.trained_size else "here"
-        if self.at_trained_size < _FINDS:
+        if self.at_trained_size < LEARNED:
             return f"at {trained}: the model finds nothing, so mAP50-95 tells nothing of its files"
         judged = "nothing" if self.tells_nothing else "little"
         return (

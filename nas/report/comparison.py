@@ -7,7 +7,7 @@ from typing import Any
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.report.in_words import InWords
 from nas.report.verdicts import UNITS
-from nas.words import decimal
+from nas.words import signed
 
 _DECIMALS = {"gflops": ".2f", "params": ",.0f", "latency_ms": ".1f"}
 """Formats of the costs."""
@@ -150,7 +150,7 @@ class Comparison(InWords):
                         f"{member.map50_95:.3f}",
                         f"{member.cost:{_DECIMALS[self.cost]}} {self.unit}",
                         f"{beyond} {other.trial}, {other.map50_95:.3f}" if other else "-",
-                        _signed(found.difference) if found and found.difference is not None else "-",
+                        signed(found.difference, 1) if found and found.difference is not None else "-",
                         member.summary,
                     )
                 )
@@ -195,8 +195,3 @@ def _beside(study: str, member: ComparedModel, others: Sequence[ComparedModel]) 
     other = max(affordable, key=lambda one: one.map50_95, default=None)
     difference = None if other is None else 100 * (member.map50_95 - other.map50_95)
     return BesideOther(study=study, member=member, other=other, difference=difference)
-
-
-def _signed(points: float) -> str:
-    text = decimal(points, 1)
-    return text if text.startswith("-") else f"+{text}"

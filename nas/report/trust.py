@@ -153,7 +153,7 @@ class Trust(InWords):
 
     @property
     def basis(self) -> str:
-        """What was ranked, and with which budget."""
+        """Number of ranked architectures, and their budget, in words."""
         base = "" if self.base_epochs is None else f"--base-epochs {self.base_epochs} "
         budget = f"{base}--epochs {self.epochs}, {with_unit(self.seeds, 'seed')}"
         members = f" of {', '.join(self.members)}" if self.members else ""

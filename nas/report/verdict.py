@@ -7,7 +7,7 @@ from typing import Any, Self
 from nas.algorithms.paired_comparison import LEVEL, Comparison, Finding, level_of_look
 from nas.report.further_seeds import FurtherSeeds
 from nas.report.in_words import InWords
-from nas.words import decimal, digits_of, trained_in_words, with_unit
+from nas.words import decimal, digits_of, signed, trained_in_words, with_unit
 
 SIGN_TEST_SEEDS = 5
 """Fewest pairs with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
@@ -140,6 +140,7 @@ class JudgedFinalist:
     def _finding(self) -> str:
         digits = digits_of(self.difference)
         difference, low, high = (decimal(value, digits) for value in (self.difference, self.low, self.high))
+        gained = signed(self.difference, digits)
         match self.finding:
             case Finding.BETTER:
                 return f"better by {difference} points ({low} to {high}){self.saved}"
@@ -149,12 +150,10 @@ class JudgedFinalist:
             case Finding.EQUIVALENT:
                 return f"as accurate within {self.margin:g} points{self.saved}"
             case Finding.PENDING:
-                sign = "" if difference.startswith("-") else "+"
-                return f"{sign}{difference} points so far ({low} to {high}); judged when all seeds have finished"
+                return f"{gained} points so far ({low} to {high}); judged when all seeds have finished"
             case _:
-                sign = "" if difference.startswith("-") else "+"
                 further = f": {self.further.sentence}" if self.further else ""
-                return f"not told apart ({sign}{difference}, {low} to {high}){self.saved}{further}"
+                return f"not told apart ({gained}, {low} to {high}){self.saved}{further}"
 
     @property
     def saved(self) -> str:

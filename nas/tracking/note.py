@@ -56,19 +56,8 @@ def describe(
     opening += [f"[Table of the trials, the most accurate first]({view})", ""] if view else []
     on_front = {record.trial for record in best}
     references = [record for record in trained if record.role == "stock" and record.trial not in on_front]
-    summaries = distinct_summaries([*best, *references])
-    in_table = {record.trial: facts(record) for record in [*best, *references]}
-    if all(record.latency_ms is None for record in [*best, *references]):
-        in_table = {
-            trial: {name: one for name, one in row.items() if name != "latency"} for trial, row in in_table.items()
-        }
-    headings = ["trial", *next(iter(in_table.values()), ()), "architecture"]
-    rows = [
-        f"| {'&emsp; | '.join(headings)} |",  # MLflow's tables have no space between the columns
-        f"| {' | '.join('---' for _ in headings)} |",
-        *(_row(str(one.trial), in_table[one.trial], summaries[one.trial]) for one in best),
-    ]
-    closing = [_row(f"({one.trial})", in_table[one.trial], summaries[one.trial]) for one in references if best]
+    columns, rows = _rows(best, references)
+    closing = rows[len(best) :] if best else []
     explained = (
         f"**{study}** {purpose}; each child run is one trial. No other is as good as one "
         "on the front in everything and better in something. Among the children `tags.pareto = 'true'` finds them; the "
@@ -84,8 +73,8 @@ def describe(
     available = (
         room - sum(len(line) + 1 for line in [*opening, *closing]) - 100
     )  # for the row with the number of rows left out
-    shown, cut = _fitting(rows, available) if best else ([], 0)
-    rest = [f"|{' |' * (len(headings) - 1)} {cut} more in the artifact `front/front.csv` |"] if cut else []
+    shown, cut = _fitting([*_heading(columns), *rows[: len(best)]], available) if best else ([], 0)
+    rest = [f"|{' |' * (len(columns) - 1)} {cut} more in the artifact `front/front.csv` |"] if cut else []
     return "\n".join([*opening, *shown, *rest, *closing])
 
 
@@ -106,8 +95,27 @@ def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
     return fitting, len(lines) - len(fitting)
 
 
-def _row(trial: str, figures: Mapping[str, str], summary: str) -> str:
-    return f"| {' | '.join([trial, *figures.values(), markdown(summary)])} |"
+def _rows(best: Sequence[Record], references: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """Return the columns of the front's table, and its rows; trials off the front are in brackets.
+
+    Latency is a column where one was measured or predicted.
+    """
+    records, on_front = [*best, *references], {record.trial for record in best}
+    summaries, has_latency = distinct_summaries(records), any(record.latency_ms is not None for record in records)
+    rows = [
+        {
+            "trial": str(record.trial) if record.trial in on_front else f"({record.trial})",
+            **{name: text for name, text in facts(record).items() if has_latency or name != "latency"},
+            "architecture": markdown(summaries[record.trial]),
+        }
+        for record in records
+    ]
+    return list(rows[0]) if rows else [], [f"| {' | '.join(row.values())} |" for row in rows]
+
+
+def _heading(columns: Sequence[str]) -> list[str]:
+    """Return the first lines of a table; MLflow's tables have no space between the columns."""
+    return [f"| {'&emsp; | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |"]
 
 
 def _first(trained: Sequence[Record], best: Sequence[Record]) -> str:

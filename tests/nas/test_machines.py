@@ -902,16 +902,15 @@ def found(study: Study) -> dict[str, tuple[str, Repair]]:
 
 
 class TestCheck:
-    def test_files_in_the_database_are_compared_and_repaired(
-        self,
-        first: Study,
-        another: Join,
-        monkeypatch: pytest.MonkeyPatch,
-        score: Score,
-        whole_weights: Callable[[Score], Score],
+    @pytest.fixture
+    def _whole_weights(
+        self, monkeypatch: pytest.MonkeyPatch, score: Score, whole_weights: Callable[[Score], Score]
     ) -> None:
         monkeypatch.setattr(worker, "evaluate", whole_weights(score))
         monkeypatch.setattr(stock_training, "evaluate", whole_weights(_stock_score(score)))
+
+    @pytest.mark.usefixtures("_whole_weights")
+    def test_files_in_the_database_are_compared_and_repaired(self, first: Study, another: Join) -> None:
         run_and_stop(first, another())
         assert found(first) == {}
         weights = stock(first).weights.read_bytes()
@@ -937,16 +936,8 @@ class TestCheck:
         assert stock(first).weights.read_bytes() == weights
         assert len(first.files(1).read_epochs()) == 3
 
-    def test_weights_that_are_fetched_when_they_are_needed_need_not_be_here(
-        self,
-        first: Study,
-        another: Join,
-        monkeypatch: pytest.MonkeyPatch,
-        score: Score,
-        whole_weights: Callable[[Score], Score],
-    ) -> None:
-        monkeypatch.setattr(worker, "evaluate", whole_weights(score))
-        monkeypatch.setattr(stock_training, "evaluate", whole_weights(_stock_score(score)))
+    @pytest.mark.usefixtures("_whole_weights")
+    def test_weights_that_are_fetched_when_they_are_needed_need_not_be_here(self, first: Study, another: Join) -> None:
         second = another()
         run_and_stop(first, second)
         assert shared(first).machines.claim(TRACKING, set())

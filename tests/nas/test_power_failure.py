@@ -1,4 +1,4 @@
-"""What the disk has of a study after a power failure, by the calls that the kernel gets from a real search.
+"""Contents of the disk after a power failure, by the calls that the kernel gets from a real search.
 
 A file that is put in place by renaming may be empty after a power failure unless it was flushed to the disk (fsync)
 before; and neither it nor a new folder needs to be there unless the folder that names it was flushed after.

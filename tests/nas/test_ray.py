@@ -189,7 +189,7 @@ slots:
     choices: {UIB: {expansion: [1, 2]}, DynamicConv: {kernels: [2, 4]}}
 """
 TRIALS, EPOCHS, LEAST_EPOCHS = 4, 10, 2
-"""Of the study; of each trial; of those that are trained when a node is lost, done and left."""
+"""Numbers of trials, of epochs of each, and of epochs that are at least done and left when a node is lost."""
 SMALL = [
     *(
         "--trials",

@@ -220,8 +220,8 @@ class TestPage:
     def test_architectures_have_each_operator_before_its_layers(self, contents: Contents) -> None:
         space = load("v9")
         picked = space.with_choice(space.stock, space.slots[0], space.slots[0].nearest("DCNv4", {"groups": 2}))
-        assert recommended.in_words(picked) == "DCNv4 2 (groups=2)"
-        assert recommended.in_words(space.stock) == "stock"
+        assert picked.summary(with_parameters=True) == "DCNv4 2 (groups=2)"
+        assert space.stock.summary(with_parameters=True) == "stock"
         assert re.match(r"(FasterBlock|UIB) \d+", contents.members[0].summary)
 
     def test_images_show_both_models(self, contents: Contents) -> None:

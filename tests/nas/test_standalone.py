@@ -281,7 +281,7 @@ class Joined(nn.Module):
         return torch.cat(list(x), self.dimension)
 """,
 }
-"""Of a fork's folder `models`, whose files import each other in every way that forks know."""
+"""Texts of a fork's folder `models`, whose files import each other in every way that forks know."""
 
 
 class TestClassesOfAFork:

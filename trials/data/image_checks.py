@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from search_spaces.errors import EnvironmentProblem, unwrapped
-from search_spaces.files import is_special, read_json, write_atomically
+from search_spaces.files import SPECIAL, is_special, read_json, write_atomically
 from trials import machine
 from trials.data.image_files import FORMATS
 from trials.data.progress import Progress, delayed
@@ -117,7 +117,7 @@ class _Stored:
 
 def _check(path: str) -> ImageCheck:
     if is_special(Path(path)):
-        return ImageCheck(problem="no plain file (a pipe or device may have no end)")
+        return ImageCheck(problem=SPECIAL)
     try:
         return _open_and_check(path)
     except UnidentifiedImageError:

@@ -9,7 +9,7 @@ from ultralytics.data import base
 from ultralytics.data.dataset import ClassificationDataset
 
 from search_spaces.errors import DataError
-from search_spaces.files import is_special
+from search_spaces.files import SPECIAL, is_special
 
 
 def guard() -> None:
@@ -32,4 +32,4 @@ def guard() -> None:
 def _require_plain(files: Iterable[str]) -> None:
     special = next((file for file in files if is_special(Path(file))), None)
     if special is not None:
-        raise DataError(f"{special}: no plain file (a pipe or device may have no end)")
+        raise DataError(f"{special}: {SPECIAL}")

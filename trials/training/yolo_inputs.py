@@ -17,7 +17,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from search_spaces import build, model_checks, model_file, model_reader, parser_hooks, user_rows
 from search_spaces.errors import DataError, EnvironmentProblem, SpecError, in_one_line, shortened
-from search_spaces.files import is_folder, is_plain, is_special
+from search_spaces.files import SPECIAL, is_folder, is_plain, is_special
 from search_spaces.operators import modules as user_modules
 from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
@@ -117,7 +117,7 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             raise SpecError(f"{key}: a number of {len(value)} digits (at most {_DIGITS} are read)")
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
-            raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
+            raise DataError(f"{value}: {SPECIAL}")
         if key in {"model", "data", "cfg", "tracker"} and path.suffix.lower() in _YAML and is_folder(path):
             raise DataError(f"{value}: a folder (a YAML file is expected)")
         if key in _CHECKPOINTS:

@@ -18,8 +18,8 @@ from nas.report.page import charts, network
 from nas.report.page.colours import colour_of
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
-from nas.report.page.recommended import SEPARATOR
 from nas.report.page.reported import Reported
+from search_spaces.architecture import SEPARATOR
 
 _COMMAND = re.compile(r"nas |[a-z0-9]+[-_0-9:]")
 """Beginnings of lines that stay as they are: commands, names of studies, and of members before a colon."""

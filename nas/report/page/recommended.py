@@ -12,12 +12,9 @@ from nas.report.verdict import Verdict
 from nas.study.export import choose
 from nas.study.folders import runs_option
 from nas.words import with_unit
-from search_spaces import Architecture
 from search_spaces.errors import StudyError
 from trials.accuracy.sample_detections import SampleImage, compare
 
-SEPARATOR = " · "
-"""Between the operators of an architecture."""
 _BEST = {"map": "most accurate", "knee": "best compromise", "cheapest": "cheapest"}
 """Reasons to recommend a model of the front, by the value of `nas export --best`."""
 
@@ -38,19 +35,6 @@ def members(
     return [_member(study, by_trial[trial], tuple(why)) for trial, why in reasons.items()]
 
 
-def in_words(architecture: Architecture) -> str:
-    """Return the layers of each operator, with its parameters unless default: `UIB 4, 6 (expansion=2) · SE 9`."""
-    places = [(layer, 0, str(layer), choice) for layer, choice in architecture.picks]
-    places += [(new.after, 1, new.place, new.choice) for new in architecture.insertions]
-    layers: dict[tuple[str, str], list[str]] = {}
-    for *_, place, choice in sorted(places, key=lambda one: one[:2]):
-        settings = ", ".join(f"{name}={value}" for name, value in choice.effective.items())
-        layers.setdefault((choice.operator, f" ({settings})" if settings else ""), []).append(place)
-    factors = str(architecture).split(SEPARATOR)[max(1, len(places)) :]
-    operators = [f"{operator} {', '.join(where)}{settings}" for (operator, settings), where in layers.items()]
-    return SEPARATOR.join([*(operators or ["stock"]), *factors])
-
-
 def _supported(study: Reported, verdict: Verdict | None) -> tuple[int, str] | None:
     """Return the trial that the verdict supports, with the reason; None if there is none."""
     if verdict is None or study.settings.confirms is not None:
@@ -68,7 +52,7 @@ def _member(study: Reported, record: Record, reasons: tuple[str, ...]) -> Member
     operators = [choice.operator for _, choice in architecture.picks]
     operators += [new.choice.operator for new in architecture.insertions]
     where = runs_option(study.folder.parent)
-    words = in_words(architecture)
+    words = architecture.summary(with_parameters=True)
     return Member(
         trial=record.trial,
         reasons=reasons,

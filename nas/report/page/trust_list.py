@@ -1,4 +1,4 @@
-"""How far a ranking can be believed, under headings that a reader knows who does not know the command."""
+"""Trust in a ranking as a list under headings for readers who do not know `nas trust`."""
 
 from nas.report.trust import Trust
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from nas.algorithms.paired_comparison import Finding
 from nas.report.trust import FINDINGS
 from nas.report.verdict import JudgedFinalist, LeftOut, Verdict
-from nas.words import decimal, digits_of, trained_in_words
+from nas.words import decimal, digits_of, signed, trained_in_words
 
 _COSTS = {"gflops": "GFLOPs", "params": "params", "latency_ms": "latency"}
 _VERDICTS = {**FINDINGS, Finding.PENDING: "pending"}
@@ -56,9 +56,9 @@ def _trial(one: JudgedFinalist | LeftOut) -> str:
 def _figures(one: JudgedFinalist) -> tuple[str, str, str]:
     """Return the difference, its interval, and the share of the stock model's cost."""
     digits = digits_of(one.difference)
-    difference, low, high = (decimal(value, digits) for value in (one.difference, one.low, one.high))
+    interval = f"{decimal(one.low, digits)} to {decimal(one.high, digits)}"
     share = "" if one.cost_change is None else f"{1 + one.cost_change:.1%}"
-    return f"{'' if difference.startswith('-') else '+'}{difference}", f"{low} to {high}", share
+    return signed(one.difference, digits), interval, share
 
 
 def _further(verdict: Verdict) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _further(verdict: Verdict) -> Iterator[str]:
         if one.further is not None:
             named.setdefault(one.further.sentence, []).append(_trial(one) or one.summary)
     for sentence, trials in named.items():
-        yield f"trial{'s' if len(trials) > 1 else ''} {joined(trials)}: {sentence}"
+        yield f"trial{'s' if len(trials) > 1 else ''} {_joined(trials)}: {sentence}"
 
 
 def _own(verdict: Verdict) -> Iterator[str]:
@@ -78,6 +78,6 @@ def _own(verdict: Verdict) -> Iterator[str]:
             yield f"trial {_trial(one) or one.summary}: {one.own.sentence}"
 
 
-def joined(names: Sequence[str]) -> str:
+def _joined(names: Sequence[str]) -> str:
     """Return names as a list in a sentence: `6, 5 and 8`."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
