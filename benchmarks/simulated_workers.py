@@ -141,11 +141,20 @@ class _Run:
         class TimedWorker(worker.Worker):
             """Worker that notes when it wants to ask, and when it holds the lock."""
 
+            def __init__(self, study: Study, *, deadline: float) -> None:
+                super().__init__(study, deadline=deadline)
+                take = self._proposal_lock.take
+
+                def timed_take() -> bool:
+                    is_taken = take()
+                    run._thread.locked = time.perf_counter()
+                    return is_taken
+
+                vars(self._proposal_lock)["take"] = timed_take
+
             def _may_begin(self) -> bool:
                 run._thread.wanted = time.perf_counter()
-                may = time.monotonic() < run.end and super()._may_begin()
-                run._thread.locked = time.perf_counter()
-                return may
+                return time.monotonic() < run.end and super()._may_begin()
 
         try:
             TimedWorker(self.study, deadline=float("inf")).run()

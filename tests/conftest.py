@@ -25,6 +25,7 @@ from hypothesis import settings
 from PIL import Image
 from ultralytics.data import base, dataset
 from ultralytics.data.dataset import ClassificationDataset
+from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.engine.model import Model
 from ultralytics.engine.results import Results
 from ultralytics.engine.trainer import BaseTrainer
@@ -53,6 +54,7 @@ def guards_end(monkeypatch: pytest.MonkeyPatch) -> None:
         *((YAML, "load"), (tasks, "torch_safe_load"), (torch, "load"), (torch, "save")),
         *((Model, "_load"), (Model, "_new")),
         *((base, "check_file_speeds"), (ClassificationDataset, "verify_images")),
+        *((LoadImagesAndVideos, name) for name in ("__init__", "_new_video")),
         *((BaseTrainer, "save_model"), (BaseTrainer, "check_resume"), (Results, "save_crop")),
         *((dataset, "load_dataset_cache_file"), (dataset, "save_dataset_cache_file"), (dist, "generate_ddp_file")),
     ):

@@ -174,6 +174,10 @@ class StoredStudy:
             return ""
         return self.shared.machines.other_holder(stock_training_of(member))
 
+    def is_fetched_later(self, files: TrialFiles) -> bool:
+        """Return whether a training has ended on another machine, and its outcome is not on this one."""
+        return self.shared is not None and not files.outcome.is_file() and self.shared.has_outcome(files)
+
     def files_of_stock_models(self) -> dict[str, TrialFiles]:
         """Return the files of the training of each stock model by member; one with an empty name in a single space."""
         return TrialFiles.of_stock_models(self.folder, self.settings.members)

@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from nas import addresses
 from nas.cli import app
+from nas.cli.live import Watching
 from nas.execution import lost_machines, recovery, shared_trials, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.machine_at_work import at_work
@@ -210,6 +211,21 @@ class TestSearch:
             assert study.stock_training is not None
             assert study.stock_training.is_done
             assert study.stock_training.weights.read_bytes() == b"weights"
+
+    def test_machine_that_joins_after_it_says_nothing_of_its_training(
+        self, first: Study, another: Join, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The claim to it stays with the machine that has trained it."""
+        second = another()
+        shared(first).machines.begin(1)
+        assert shared(first).machines.claim(STOCK_TRAINING, set())
+        Watching().update(second, second.records())
+        assert "which this machine waits for" in capsys.readouterr().err
+        run(first)
+        third = another("third")
+        Watching().update(third, third.records())
+        assert not third.stock_training.files.outcome.is_file()
+        assert "training" not in capsys.readouterr().err
 
     def test_two_supervisors_that_begin_at_once_enqueue_the_extremes_once(self, first: Study, another: Join) -> None:
         for study in (first, another()):

@@ -17,6 +17,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
 from ultralytics.data import dataset
 from ultralytics.data.dataset import ClassificationDataset, YOLODataset
+from ultralytics.data.loaders import LoadImagesAndVideos
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
 from ultralytics.utils import dist
@@ -245,6 +246,15 @@ class TestImages:
         yolo_inputs.guard()
         with pytest.raises(DataError, match=r"2\.png: no plain file"):
             ClassificationDataset(str(folder / "images"), get_cfg(overrides={"imgsz": 32}))
+
+    @pytest.mark.parametrize("name", ["2.png", "2.mp4"])
+    def test_pipe_in_a_folder_that_is_predicted_is_refused(self, folder: Path, name: str) -> None:
+        images = folder / "images" / "a"
+        assert len(LoadImagesAndVideos(images)) == 1
+        os.mkfifo(images / name)
+        yolo_inputs.guard()
+        with pytest.raises(DataError, match=rf"{name}: no plain file"):
+            LoadImagesAndVideos(images)
 
 
 class TestSettingsOfCheckpoints:
