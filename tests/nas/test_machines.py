@@ -224,7 +224,7 @@ class TestSearch:
         run(first)
         third = another("third")
         Watching().update(third, third.records())
-        assert not third.stock_training.files.outcome.is_file()
+        assert all(files.read_outcome() is None for files in third.files_of_stock_models().values())
         assert "training" not in capsys.readouterr().err
 
     def test_two_supervisors_that_begin_at_once_enqueue_the_extremes_once(self, first: Study, another: Join) -> None:

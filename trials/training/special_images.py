@@ -39,7 +39,7 @@ def guard() -> None:
         stock_open(loader, path)
 
     base.check_file_speeds, ClassificationDataset.verify_images = timed, verified
-    LoadImagesAndVideos.__init__, LoadImagesAndVideos._new_video = listed, opened  # type: ignore[method-assign]  # noqa: SLF001
+    LoadImagesAndVideos.__init__, LoadImagesAndVideos._new_video = listed, opened  # noqa: SLF001
 
 
 def _require_plain(files: Iterable[str]) -> None:
