@@ -115,7 +115,8 @@ def advice(plan: "Plan") -> str:
     missing = [name for name, path in paths.items() if path is None]
     if len(paths) > 1:
         models = f"the stock models from {', '.join(paths)}"
-        where = f"to be fetched once: {', '.join(missing)}" if missing else "all of them are here"
+        fetched = "each is fetched once" if len(missing) == len(paths) else f"to be fetched once: {', '.join(missing)}"
+        where = fetched if missing else "all of them are here"
     else:
         ((name, path),) = paths.items()
         models, where = f"the stock model from {name}", f"it is here: {path}" if path else "it is fetched once"

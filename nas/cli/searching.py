@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nas.workflows.plan import Plan
     from nas.workflows.ray_cluster import RayCluster
     from nas.workflows.request import Request
+    from search_spaces import Space
 
 
 _BETWEEN_MEMBERS = {"stock": "; ", "weights": " | "}
@@ -250,6 +251,14 @@ def train(
     return watching.has_warned
 
 
+def _start(space: "Space") -> str:
+    """Return what a search tries first, an architecture a line."""
+    from nas.study.trial_records import description
+
+    after = "the stock model" if len(space.members) == 1 else "the stock models"
+    return "\n".join([f"after {after}:", *(description(each, space)["summary"] for each in space.start)])
+
+
 def _early_stopping(settings: "Settings") -> str:
     """Return after which epochs trainings may be stopped; empty if they may not."""
     rungs = ", ".join(map(str, settings.budget.rungs))
@@ -454,8 +463,7 @@ def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "
         led = ", lead-guided" if budget.recipe.pgi is not True else ""
         lines.append(("pgi", f"trained with YOLOv9's auxiliary branch{led}, costed and deployed without"))
     if space.start:
-        first = " | ".join(architecture.summary() for architecture in space.start)
-        lines.append(("start", f"after the stock model: {first}"))
+        lines.append(("start", _start(space)))
     if preset := _preset(settings, data.train_images):
         lines.append(("preset", preset))
     if plan.data.note:

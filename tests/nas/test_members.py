@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nas.algorithms.gaussian_process import Surrogate
-from nas.cli import app
+from nas.cli import app, searching
 from nas.execution import worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.shared_trials import prepare_stock_models
@@ -445,6 +445,7 @@ class TestFreshSeeds:
         assert (request.data, space.name, space.member_names) == ("digits", "edge-fine", MEMBERS)
         assert [one.fingerprint for one in space.start] == [eight.fingerprint, nine.fingerprint]
         assert joined_file.parse(parse_yaml(text)).hash == space.hash
+        assert searching._start(space).splitlines() == ["after the stock models:", eight.summary, nine.summary]
 
     def test_refined_space_keeps_the_stock_models_that_are_the_bar(
         self, searched: Study, monkeypatch: pytest.MonkeyPatch

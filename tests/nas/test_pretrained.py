@@ -258,6 +258,8 @@ class TestSeveralMembers:
         start = (
             "--weights pretrained starts the stock models from yolov8n.pt, yolo11n.pt, which Ultralytics has trained"
         )
+        told = json.loads(planned("v8n,v11n", data)[1])["advice"]
+        assert told == f"{start} on COCO (each is fetched once)"
         (places["cache"] / "yolov8n.pt").touch()
         told = json.loads(planned("v8n,v11n", data)[1])["advice"]
         assert told == f"{start} on COCO (to be fetched once: yolo11n.pt)"
