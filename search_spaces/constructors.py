@@ -77,6 +77,25 @@ def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) ->
     return list(distinct.values())
 
 
+def with_scaled_output(reading: Reading, channels: Any, arguments: Sequence[Any], place: Place) -> Reading | None:
+    """Return the reading of a row whose first argument turns out to be output channels, whatever it is called.
+
+    Args:
+        reading: one that gives the row's arguments as they are.
+        channels: of the map that the layer then returns.
+
+    Returns:
+        The reading with that argument scaled by the width; None if it is something else, or is not scaled.
+    """
+    if place.reads_list or not arguments or not _is_channels(arguments[0]) or channels != arguments[0]:
+        return None
+    scaled = place.scaled(channels)
+    if reading.arguments != (place.channels[0], *arguments) or scaled == channels or channels == place.channels[0]:
+        return None
+    row = (scaled, *arguments[1:])
+    return Reading(arguments=(place.channels[0], *row), written=row, has_channels=True)
+
+
 def head_readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
     """Return the possible readings of a head's arguments: classes first, a list of the channels that it reads last."""
     names = [one.name.casefold() for one in constructor_names.arguments(module)]
@@ -152,6 +171,7 @@ class _Reader:
         self._parameters = constructor_names.arguments(module)
         names = [one.name for one in self._parameters] + [""] * 3
         self._takes_in = constructor_names.is_input(names[0])
+        self._takes_count = constructor_names.is_count(names[0])
         self._takes_out = self._takes_in and constructor_names.is_output(names[1], after=names[0])
         self._takes_repeats = self._takes_out and constructor_names.is_repeats(names[2])
         self._takes_kernel = self._takes_out and constructor_names.is_kernel(names[2])
@@ -184,6 +204,8 @@ class _Reader:
     def of_list(self) -> Iterator[Reading]:
         """Yield the readings of a row that reads several layers."""
         every, total = list(self._place.channels), sum(self._place.channels)
+        if not self._row and self._takes_count:
+            yield self._given(len(every))
         if not self._takes_in:
             yield self._plain()
         if self._takes_out:

@@ -76,7 +76,11 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
             translated[section] = deepcopy(document.get(section))  # no model; `model_file` reports it
             continue
         for position, row in enumerate(document[section]):
-            foreign = _foreign_module(row, document)
+            try:
+                foreign = _foreign_module(row, document)
+            except SpecError:  # reported with its address when the model is built
+                translated[section].append(deepcopy(row))
+                continue
             if foreign is None:
                 plain, note = _with_defaults(row)
                 translated[section].append(_with_anchors(plain, document))

@@ -54,7 +54,9 @@ def require_detection(document: Mapping[str, Any], *, or_counted: bool = False) 
         wrong_modules = _module_mistakes(document)
         arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
         mistakes = [mistake for mistake in mistakes if not mistake.startswith(arguments_of_these)]
-        mistakes += [*wrong_modules, *_head_mistakes(document, or_counted=or_counted)]
+        mistakes += wrong_modules
+        if not any(mistake.startswith(f"head[{len(document['head']) - 1}]:") for mistake in wrong_modules):
+            mistakes += _head_mistakes(document, or_counted=or_counted)
     if not pgi_setting.is_pgi(document.get("pgi", False)):
         mistakes.append(f"pgi: true, false or {pgi_setting.LEAD_GUIDED} is expected, got {document['pgi']!r}")
     if mistakes:
@@ -105,8 +107,6 @@ def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str
     if head not in DETECTION_HEADS and head not in HEADS:
         if user_rows.user_class(row) is not None:  # it can be counted; `require_trainable` refuses it elsewhere
             return [] if isinstance(source, list) else [f"{place}: {head} reads a list of layers, got {source!r}"]
-        if not layers.is_layer(head, [*rows.names(), *HEADS]):
-            return []  # reported already, as a module that is no layer
         if or_counted and head in COUNTED_HEADS:
             return []
         possible = " or ".join(DETECTION_HEADS)

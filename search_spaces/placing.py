@@ -7,6 +7,7 @@ reading of its arguments with which it takes the maps that arrive. What it retur
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.parameter import UninitializedParameter
 from ultralytics.utils.ops import make_divisible
 
 from search_spaces import constructors, model_file, user_rows
-from search_spaces.constructors import Place
+from search_spaces.constructors import Place, Reading
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.meta_device import passed
 from search_spaces.operators.user_classes import UserClass
@@ -140,28 +141,39 @@ class _Placing:
         )
         if found.source is None:  # what our layers take is known: another reading would only hide a wrong argument
             options = options[:1]
-        x = list(received) if place.reads_list else received[0]
         for reading in options:
-            repeats = 1 if reading.takes_repeats else place.repeats
-            given = reading.given(self._document.get("nc"))
-            call = f"{found.name}({', '.join(map(repr, given))})"
             try:
-                layer = _built_on_meta(found.module, given, repeats)
-                returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
-                channels = 0 if is_head else _returned_channels(returned)
+                works = self._tried(found, place, reading, received, is_head=is_head)
             except Exception as error:
-                if isinstance(error, ImportError | SpecError):  # no other reading helps
+                if isinstance(error, ImportError | SpecError) or type(error) is NameError:  # no other reading helps
                     raise SpecError(f"{found.name} of {found.file}: {in_one_line(error)}") from error
-                tried.append(f"as {call}: {in_one_line(error)}")
+                tried.append(f"as {self._call(found, reading)}: {in_one_line(error)}")
                 continue
-            copies = f", {repeats} times" if repeats > 1 else ""
-            made = "predictions" if is_head else _shown([returned])
-            summary = f"{call}{copies}: {_shown(received)} to {made}"
-            placed = Placed(
-                found=found, reading=reading, given=given, repeats=repeats, channels=channels, summary=summary
-            )
-            return placed, returned
+            scaled = constructors.with_scaled_output(reading, works[0].channels, arguments, place)
+            if scaled is not None and told is None:
+                with suppress(Exception):  # the one without scaling works
+                    works = self._tried(found, place, scaled, received, is_head=is_head)
+            return works
         raise SpecError(_untold(found, place, arguments, tried))
+
+    def _tried(
+        self, found: UserClass, place: Place, reading: Reading, received: Sequence[Feature], *, is_head: bool
+    ) -> tuple[Placed, Feature]:
+        """Build a layer by one reading and pass the maps through it."""
+        repeats = 1 if reading.takes_repeats else place.repeats
+        given = reading.given(self._document.get("nc"))
+        layer = _built_on_meta(found.module, given, repeats)
+        x = list(received) if place.reads_list else received[0]
+        returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
+        channels = 0 if is_head else _returned_channels(returned)
+        copies = f", {repeats} times" if repeats > 1 else ""
+        made = "predictions" if is_head else _shown([returned])
+        summary = f"{self._call(found, reading)}{copies}: {_shown(received)} to {made}"
+        placed = Placed(found=found, reading=reading, given=given, repeats=repeats, channels=channels, summary=summary)
+        return placed, returned
+
+    def _call(self, found: UserClass, reading: Reading) -> str:
+        return f"{found.name}({', '.join(map(repr, reading.given(self._document.get('nc'))))})"
 
     def _image(self) -> Tensor:
         return torch.zeros(1, self._channels, _IMAGE_SIZE, _IMAGE_SIZE, device="meta")
@@ -207,6 +219,9 @@ def _returned_channels(returned: Any) -> int | tuple[int, ...]:
     Raises:
         LayerError: it is something else.
     """
+    maps = [returned] if isinstance(returned, Tensor) else returned
+    if isinstance(maps, list | tuple) and any(isinstance(one, Tensor) and not one.numel() for one in maps):
+        raise LayerError("it returns an empty map")
     if isinstance(returned, Tensor):
         if returned.dim() != 4:
             raise LayerError(f"it returns a tensor of {returned.dim()} dimensions, where a map is expected")

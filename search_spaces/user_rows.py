@@ -30,6 +30,9 @@ def user_class(row: Sequence[Any]) -> UserClass | None:
     None where the name is Ultralytics' or the row is an operator's. A row of an operator ends in a mapping of
     parameters. Without one, a name that both this package and the user's file have means the file's class: the user has
     named that file. The class of a user's record is meant where a row reads several layers, which an operator cannot.
+
+    Raises:
+        SpecError: several files define the class, or the one that names it cannot.
     """
     source, _, name, arguments = row
     if isinstance(name, str) and name.startswith(PREFIX):
@@ -45,4 +48,7 @@ def user_class(row: Sequence[Any]) -> UserClass | None:
         if not isinstance(source, list):
             return None
         return UserClass(name=name, module=record.module, source=record.source)
-    return user_classes.find(name)
+    found = user_classes.find(name)
+    if found is None:
+        user_classes.require_whole(name)
+    return found

@@ -16,6 +16,7 @@ _INPUT = _words(
     c1 c_in cin ch_in ch_in1 dim_in in_c in_ch in_chan in_channel in_channels in_chans in_dim in_dims
     in_features in_planes in_size inc inchannel inchannels inchans inp inplanes input_channel input_channels
     input_dim n_in nc_in nin
+    ch_list channel_list channels_list chs in_ch_list in_channel_list in_channels_list in_chs inc_list inchs incs
     """
 )
 _OUTPUT = _words(
@@ -32,6 +33,7 @@ _SAME = _words(
     """
 )
 _REPEATS = frozenset({"n", "num", "num_blocks", "n_blocks", "num_repeat", "num_repeats", "number", "repeat", "repeats"})
+_COUNT = frozenset({"length", "n_input", "n_inputs", "num_in", "num_input", "num_inputs", "num_maps"})
 _KERNEL = frozenset({"k", "k_size", "kernel", "kernel_size", "ks", "ksize"})
 
 
@@ -80,6 +82,11 @@ def is_output(name: str, *, after: str) -> bool:
         after: name of the parameter before it: behind `inc`, but not behind `dim`, `channel` is the output's.
     """
     return name.casefold() in (_OUTPUT | _SAME if after.casefold() in _INPUT else _OUTPUT)
+
+
+def is_count(name: str) -> bool:
+    """Return whether a parameter is the number of maps that the layer reads."""
+    return name.casefold() in _COUNT
 
 
 def is_repeats(name: str) -> bool:

@@ -26,8 +26,7 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from search_spaces import cache_folder
-from search_spaces.errors import SpecError, in_one_line, shortened
-from search_spaces.files import YAML_BYTES, read_plain_text
+from search_spaces.errors import SpecError, in_one_line
 from search_spaces.operators import OPERATORS, missing_imports, packages, user_classes
 from search_spaces.operators.class_operator import of_class
 from search_spaces.operators.record import Operator, Source
@@ -57,14 +56,8 @@ def read(path: Path) -> Source:
     Raises:
         SpecError: it cannot be read.
     """
-    try:
-        if path.is_dir():
-            return Source(path=path.absolute(), text=packages.bundled(path))
-        return Source(path=path.absolute(), text=read_plain_text(path, most=YAML_BYTES))
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise SpecError(f"{shortened(str(path))}: not a text file (UTF-8 is expected)") from None
+    text = packages.bundled(path) if path.is_dir() else packages.read_python(path)
+    return Source(path=path.absolute(), text=text)
 
 
 def _load(source: Source, path: Path) -> tuple[Operator, ...]:
@@ -211,9 +204,11 @@ def offer(name: str) -> Operator | None:
     what is in it. None if there is neither operator nor class.
 
     Raises:
-        SpecError: the class cannot be an operator.
+        SpecError: the class cannot be an operator, or its file cannot define it.
     """
     found, known = user_classes.find(name), OPERATORS.get(name)
+    if found is None and (known is None or known.source is None):
+        user_classes.require_whole(name)
     if found is not None and (known is None or known.source is None):
         if name in vars(tasks):
             raise SpecError(f"name: {name} is a module of Ultralytics already; give the class another name")

@@ -6,7 +6,9 @@ modules there, and import what stands beside them (`from .conv import Conv`, `fr
 
 import ast
 import os
+import re
 import sys
+import tokenize
 from collections.abc import Iterator, Mapping
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -14,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from search_spaces.errors import SpecError, in_one_line
+from search_spaces.errors import SpecError, in_one_line, shortened
 from search_spaces.files import YAML_BYTES, read_plain_text
 from search_spaces.operators import missing_imports
 
@@ -43,14 +45,44 @@ def bundled(folder: Path) -> str:
     """Return the Python files of a folder, at any depth, as one text.
 
     Raises:
-        SpecError: there are none, or too many.
+        SpecError: there are none, or too many, or one cannot be read.
     """
+    folder = _with_modules(folder)
     files = list(_python_files(folder))
     if not files:
         raise SpecError(f"{folder}: no Python file in this folder")
-    texts = {_dotted(one.relative_to(folder)): read_plain_text(one, most=YAML_BYTES) for one in files}
+    texts = {_dotted(one.relative_to(folder)): read_python(one) for one in files}
     lines = "".join(f"    {name!r}: {text!r},\n" for name, text in texts.items())
     return _TEXT.format(folder=folder.resolve().name, files=lines)
+
+
+def read_python(path: Path) -> str:
+    """Read the text of a Python file as Python does: in UTF-8, with or without a mark, or as its first lines say.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    try:
+        first = read_plain_text(path, most=YAML_BYTES, errors="replace").encode().splitlines(keepends=True)[:2]
+        encoding, _ = tokenize.detect_encoding(iter(first).__next__)
+        text = read_plain_text(path, most=YAML_BYTES, encoding="utf-8-sig" if encoding == "utf-8" else encoding)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+    except (SyntaxError, ValueError):
+        raise SpecError(
+            f"{shortened(str(path))}: not a text file (UTF-8 is expected, or a first line that names another encoding: "
+            "# -*- coding: gbk -*-)"
+        ) from None
+    return text if encoding in {"utf-8", "utf-8-sig"} else _ENCODING.sub(r"\1utf-8", text, count=1)  # as copies are
+
+
+_ENCODING = re.compile(r"(coding[:=][ \t]*)[-\w.]+")
+
+
+def _with_modules(folder: Path) -> Path:
+    """Return the folder with a fork's modules, if a whole fork is named: the rest of it are scripts."""
+    inner = ("ultralytics/nn", *(("nn",) if folder.resolve().name == "ultralytics" else ()))
+    return next((folder / one for one in inner if (folder / one / "modules").is_dir()), folder)
 
 
 def _python_files(folder: Path) -> Iterator[Path]:
@@ -147,7 +179,8 @@ class _Package(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run a file's text, with imports by the folder's name as imports of this package."""
         file = module.__name__.removeprefix(self._root).removeprefix(".") or INIT
-        label = f"{self._folder}/{file}.py"
+        label = f"{self._folder}/{file.replace('.', '/')}.py"
+        module.__file__ = label
         missing_imports.run(self._files.get(file, ""), label, module.__dict__, change=self._redirect)
 
     def _redirect(self, node: ast.AST) -> None:

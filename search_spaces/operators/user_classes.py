@@ -3,6 +3,7 @@
 State of the process, as `OPERATORS` is: what has been loaded stays loaded.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from types import ModuleType
 from torch import nn
 
 from search_spaces.errors import SpecError
+from search_spaces.operators import missing_imports
 from search_spaces.operators.record import Source
 
 
@@ -41,6 +43,7 @@ class _Loaded:
     classes: Mapping[str, UserClass]
     functions: frozenset[str]
     failed: Mapping[str, str]
+    broken: Mapping[str, str]
 
 
 LOADED: dict[str, _Loaded] = {}
@@ -66,7 +69,29 @@ def add(source: Source, module: ModuleType) -> None:
         if isfunction(one) and one.__module__ == part.__name__
     )
     failed = vars(module).get("FAILED") or {}
-    LOADED[source.digest] = _Loaded(source=source, classes=found, functions=functions, failed=failed)
+    broken = _broken(module, source, failed)
+    LOADED[source.digest] = _Loaded(source=source, classes=found, functions=functions, failed=failed, broken=broken)
+
+
+def _broken(module: ModuleType, source: Source, failed: Mapping[str, str]) -> dict[str, str]:
+    """Return the classes that a text names and could not define, with the reasons."""
+    found = {
+        name: f"{_file_of(source, part)}: {reason}"
+        for part, inside in parts_of(module).items()
+        for name, reason in missing_imports.broken(inside).items()
+    }
+    for file, reason in failed.items():
+        for name in _CLASS.findall(vars(module)["FILES"].get(file, "")):
+            found.setdefault(name, f"{_file_of(source, file)}, which cannot be imported: {reason}")
+    return found
+
+
+_CLASS = re.compile(r"^class\s+(\w+)", re.MULTILINE)
+
+
+def _file_of(source: Source, part: str) -> str:
+    """Return the name of a file, or of a part of a folder, for a message."""
+    return f"{source.path.name}/{part.replace('.', '/')}.py" if part else source.path.name
 
 
 def parts_of(module: ModuleType) -> dict[str, ModuleType]:
@@ -108,6 +133,16 @@ def every(name: str) -> list[UserClass]:
     chosen = next((one.classes[name] for one in preferred if name in one.classes), None)
     by_path = {one.source.path: one.classes[name] for one in LOADED.values() if name in one.classes}
     return [*by_path.values()] if chosen is None else [chosen]
+
+
+def require_whole(name: str) -> None:
+    """Check that no file names a class which it could not define.
+
+    Raises:
+        SpecError: one does; another class of that name is not what is meant.
+    """
+    if reason := next((one.broken[name] for one in LOADED.values() if name in one.broken), None):
+        raise SpecError(f"{name} of {reason}")
 
 
 def function_file(name: str) -> str | None:

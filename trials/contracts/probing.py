@@ -26,24 +26,26 @@ def isolated() -> Iterator[None]:
     """
     backend: Any = torch.backends.mkldnn
     was, backend.enabled = backend.enabled, False
-    printed, set_printed = _onnx_switch()
-    set_printed(False)
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), _no_onnx_log():
             yield
     finally:
         backend.enabled = was
-        set_printed(printed)
 
 
-def _onnx_switch() -> tuple[bool, Callable[[bool], None]]:
-    """Return whether PyTorch prints the graph of an export that fails, and what sets it; neither is public."""
-    internals: Any = torch._C  # noqa: SLF001 - as said above
-    return getattr(internals, _ONNX_PRINTED)(), getattr(internals, _ONNX_SET_PRINTED)
+@contextmanager
+def _no_onnx_log() -> Iterator[None]:
+    """Print nothing of exports: each one sets PyTorch's own switch to on (2.14), so what prints is replaced."""
+    internals: Any = torch._C  # noqa: SLF001 - not public
+    printer = getattr(internals, _ONNX_LOG)
+    setattr(internals, _ONNX_LOG, lambda *_: None)
+    try:
+        yield
+    finally:
+        setattr(internals, _ONNX_LOG, printer)
 
 
-_ONNX_PRINTED, _ONNX_SET_PRINTED = "_jit_is_onnx_log_enabled", "_jit_set_onnx_log_enabled"
+_ONNX_LOG = "_jit_onnx_log"
 
 
 def as_if_trained(module: nn.Module) -> nn.Module:
