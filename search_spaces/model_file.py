@@ -178,6 +178,8 @@ def _row_mistakes(index: int, row: Any, depth: float) -> Iterator[str]:
         yield f"repeats: a number is expected in second place, got {shortened(repeats)} ({_FORM})"
     elif repeats * depth > _MOST_REPEATS:
         yield f"repeats: at most {_MOST_REPEATS} are expected, got {shortened(repeats)}"
+    elif module in layers.SEVERAL_SOURCES and repeats > 1 and round(repeats * depth) > 1:
+        yield f"repeats: {module} reads several layers and is built once, got {shortened(repeats)} (1)"
     if not isinstance(arguments, list):
         yield f"arguments: a list is expected in fourth place, got {shortened(arguments)} ({_FORM})"
         return

@@ -27,6 +27,7 @@ def run(arguments: Sequence[str], *, trust: bool = False) -> None:
     trusted = trust or is_trusted
     sys.argv[:] = yolo_inputs.with_resumed_model(full_training.prepare_command(words))
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
+    yolo_inputs.require_named_model(sys.argv)
     sys.argv[:] = yolo_inputs.with_task(sys.argv)
     yolo_inputs.guard(sys.argv, trusted=trusted)
     with logged(), yolo_inputs.mistakes_in_one_line():

@@ -50,6 +50,8 @@ ROW_MISTAKES = [
         "repeats: a number is expected in second place, got 'three' ([from, repeats, module, arguments])",
     ),
     ([-1, 10**7, "C2f", [32]], "repeats: at most 1000 are expected, got 10000000"),
+    ([[-1], 3, "Detect", [80]], "repeats: Detect reads several layers and is built once, got 3 (1)"),
+    ([[-1], 2, "Concat", [1]], "repeats: Concat reads several layers and is built once, got 2 (1)"),
     (
         [-1, 1, "Conv", 3.5],
         "arguments: a list is expected in fourth place, got 3.5 ([from, repeats, module, arguments])",

@@ -73,6 +73,14 @@ class TestModelAndDataFiles:
             yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
+    @pytest.mark.parametrize("value", ["$(touch ran-code.txt)", "mine", "mine.pt", "7"])
+    def test_initial_weights_that_are_nowhere_are_refused(self, value: str) -> None:
+        """Ultralytics would look for them in the network."""
+        with pytest.raises(DataError, match="no such file, and no checkpoint that Ultralytics publishes"):
+            yolo_inputs.require_valid(["yolo", "train", f"pretrained={value}"])
+        for right in ("True", "false", "None", "yolo26n.pt"):
+            yolo_inputs.require_valid(["yolo", "train", f"pretrained={right}"])
+
     @pytest.mark.parametrize("argument", ["model=0.5", "distill_model=-1e3"])
     def test_a_number_in_the_place_of_a_model_is_refused(self, argument: str) -> None:
         with pytest.raises(DataError, match=rf"{argument}: a number \(a checkpoint or a model file is expected\)"):
@@ -114,6 +122,32 @@ class TestModelAndDataFiles:
             with pytest.raises(SpecError, match=r"(batch|seed): a number of [13]\d digits"):
                 yolo_inputs.require_valid(["yolo", "export", *words])
         yolo_inputs.require_valid(["yolo", "train", f"seed={2**32 - 1}", "name=20261129153000"])
+
+    @pytest.mark.parametrize("batch", ["0", "1e-3", "0.5", "-1"])
+    def test_a_batch_of_less_than_an_image_is_for_trainings(self, batch: str) -> None:
+        for words in (["val"], ["predict"], ["mode=val"]):
+            with pytest.raises(SpecError, match="batch: one image or more, got"):
+                yolo_inputs.require_valid(["yolo", *words, f"batch={batch}"])
+        yolo_inputs.require_valid(["yolo", "train", f"batch={batch}"])
+        yolo_inputs.require_valid(["yolo", "val", "batch=8", "batch=many"])
+
+    @pytest.mark.parametrize(
+        "words", [["train", "data=a.yaml"], ["detect", "val", "model=None"], ["source=a.png"], ["train", "cfg=a.yaml"]]
+    )
+    def test_a_command_for_a_model_names_one(self, words: list[str], folder: Path) -> None:
+        """Ultralytics would fetch one."""
+        (folder / "a.yaml").write_text("epochs: 3\n")
+        with pytest.raises(SpecError, match=r"model: none is given, .*model=yolo26n\.pt"):
+            yolo_inputs.require_named_model(["yolo", *words])
+        yolo_inputs.require_named_model(["yolo", *words, "model=a.pt"])
+
+    @pytest.mark.parametrize("words", [[], ["checks"], ["settings", "tensorboard=True"], ["help"], ["cfg", "x=1"]])
+    def test_other_commands_need_no_model(self, words: list[str]) -> None:
+        yolo_inputs.require_named_model(["yolo", *words])
+
+    def test_a_file_of_settings_may_name_the_model(self, folder: Path) -> None:
+        (folder / "args.yaml").write_text("model: mine.pt\n")
+        yolo_inputs.require_named_model(["yolo", "train", "cfg=args.yaml"])
 
     def test_settings_without_a_name_are_refused(self, folder: Path) -> None:
         (folder / "args.yaml").write_text("epochs: 3\nnull: 4\n1: 2\n")

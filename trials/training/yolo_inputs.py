@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from ultralytics.cfg import MODES, TASKS
 from ultralytics.utils import LOGGER, ROOT, SETTINGS, YAML
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
@@ -88,9 +89,10 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     YAML.load = load
 
 
+_WITHOUT_TRAINING = {*MODES} - {"train"} | {f"mode={mode}" for mode in MODES if mode != "train"}
 _PREDICTING = {"predict", "track"}
 """Modes that read no data set."""
-_NOTHING = {"", "none", "null"}
+_NOTHING, _SWITCHES = {"", "none", "null"}, {"true", "false"}
 
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -122,6 +124,8 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             raise DataError(f"{value}: a folder (a YAML file is expected)")
         if key in _CHECKPOINTS:
             _require_checkpoint(key, value, trusted=trusted)
+        if key == "batch":
+            _require_batch(arguments, value)
         if key == "data" and path.suffix.lower() in fetched_addresses.LISTS_OF_ADDRESSES:
             raise DataError(f"{value}: a list of images that are downloaded is not read (a data.yaml is expected)")
         if key == "data" and value.lstrip().startswith(("[", "(")):
@@ -136,13 +140,40 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             _require_data(path)
 
 
+def require_named_model(arguments: Sequence[str]) -> None:
+    """Refuse a command for a model that names none: Ultralytics would fetch one of its own.
+
+    Raises:
+        SpecError: says what to give.
+    """
+    words = {argument for argument in arguments if "=" not in argument}
+    pairs = _pairs(arguments)
+    given = dict([*_settings_of_files(pairs), *pairs])
+    is_for_model = len(words) < len(arguments) and words <= {"yolo", *TASKS, *MODES}
+    if is_for_model and given.get("model", "").lower() in _NOTHING:
+        raise SpecError(
+            "model: none is given, and Ultralytics would fetch one of its own choice (model=FILE, or a name such as "
+            "model=yolo26n.pt)"
+        )
+
+
+def _require_batch(arguments: Sequence[str], batch: str) -> None:
+    """Refuse a batch of less than one image; in trainings alone Ultralytics reads it as a share of the GPU's memory."""
+    try:
+        is_less = float(batch) < 1
+    except ValueError:  # no number: Ultralytics says so
+        return
+    if is_less and {*arguments} & _WITHOUT_TRAINING:
+        raise SpecError(f"batch: one image or more, got {batch} (less has a meaning in trainings alone)")
+
+
 def _require_checkpoint(key: str, value: str, *, trusted: bool) -> None:
     path = Path(value)
     if key in {"model", "distill_model"} and _NUMBER.fullmatch(value) and not is_plain(path):
         raise DataError(f"{key}={value}: a number (a checkpoint or a model file is expected)")
-    if _is_nowhere(value):
+    if _is_nowhere(key, value):
         raise DataError(f"{value}: no such file, and no checkpoint that Ultralytics publishes")
-    if key == "resume" and value.lower() not in {*_NOTHING, "true", "false"} and not is_plain(path):
+    if key == "resume" and value.lower() not in {*_NOTHING, *_SWITCHES} and not is_plain(path):
         raise DataError(f"{value}: no such file (resume=FILE, or resume=True model=FILE)")
     if path.suffix.lower() == ".pt" and is_plain(path) and not trusted:
         _require_harmless(path)
@@ -150,10 +181,11 @@ def _require_checkpoint(key: str, value: str, *, trusted: bool) -> None:
         LOGGER.warning(f"{printable(str(path))}: opened as a pickle, which can run code in it, because of {TRUST}")
 
 
-def _is_nowhere(checkpoint: str) -> bool:
+def _is_nowhere(key: str, checkpoint: str) -> bool:
     """Return whether a checkpoint is no file, no address and none that Ultralytics publishes under its name."""
     path = Path(checkpoint)
-    if path.suffix != ".pt" or "://" in checkpoint or is_plain(path):
+    is_named = path.suffix == ".pt" or (key == "pretrained" and checkpoint.lower() not in {*_NOTHING, *_SWITCHES})
+    if not is_named or "://" in checkpoint or is_plain(path):
         return False
     return path.name not in GITHUB_ASSETS_NAMES and not is_plain(Path(SETTINGS["weights_dir"]) / path.name)
 
