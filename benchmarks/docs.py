@@ -83,6 +83,7 @@ NOT_RUN = {
     "benchmarks.modules latency": "needs an idle machine",
     "benchmarks.modules table": "it rewrites a page",
     "--trial 4 --resume": "needs a full training that was interrupted",
+    "resume=FOLDER": "needs a training that was interrupted",
     "--install-completion": "it changes the user's shell",
     " ...": "an ellipsis stands for options",
 }
