@@ -13,7 +13,7 @@ from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import redefined, rows, user_rows, yolov5, yolov7_files
+from search_spaces import layers, model_file, redefined, rows, user_rows, yolov5, yolov7_files
 from search_spaces.errors import SpecError
 from search_spaces.foreign_module import (
     ANCHORED,
@@ -300,6 +300,16 @@ def _refused_head(task: str) -> Convert:
     return convert
 
 
+def _is_of_classifier(_row: Row, document: Mapping[str, Any]) -> bool:
+    head = model_file.head(document)
+    return head is not None and head[2] == "Classify"
+
+
+def _without_weights(row: Row, _document: Mapping[str, Any]) -> Row:
+    """Convert `[channels, model, weights, ...]` of torchvision to the same without weights."""
+    return [*row[:3], [*row[3][:2], None, *row[3][3:]]]
+
+
 def _detect(row: Row, document: Mapping[str, Any]) -> Row:
     """Convert `[classes, anchors]`; without sources, the head of the first release, which finds its convolutions."""
     every = [one for section in ("backbone", "head") for one in document[section]]
@@ -430,6 +440,11 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
         applies=_is_old_output,
         row=lambda row, _document: [row[0], row[1], "nn.Identity", []],
         note="the last convolution of a head in the first YOLOv5 releases; it is part of the head that is built",
+    ),
+    layers.DOWNLOADING: ForeignModule(
+        applies=_is_of_classifier,
+        row=_without_weights,
+        note="its weights, which a model file may not ask to download, are left out",
     ),
     "DDetect": ForeignModule(
         row=_head("Detect", parts=1),

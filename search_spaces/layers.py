@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import activation as activations
-from torchvision import ops  # type: ignore[import-untyped]
+from torchvision import models, ops  # type: ignore[import-untyped]
 from ultralytics.nn import tasks
 
 from search_spaces import fork_modules
@@ -115,13 +115,25 @@ def require_layer(name: str, ours: Iterable[str]) -> None:
         _require_one_of(name, _torch_layers() if name.startswith(TORCH) else _torchvision_layers())
     elif name == DOWNLOADING:
         raise SpecError(
-            f"{name} downloads weights, which a model file may not ask for; `nas yolo train pretrained=WEIGHTS.pt` "
-            "brings weights"
+            f"{name} downloads weights, which a model file may not ask for; with null as its third argument a "
+            "classification model of torchvision is built without, and `nas yolo train pretrained=WEIGHTS.pt` brings "
+            "weights"
         )
     elif name not in ULTRALYTICS and not _is_added_by_program(name):
         if name in vars(tasks):
             raise SpecError(f"{name} is no layer, so a row cannot name it")
         raise SpecError(f"unknown module {name!r} ({_instead_of(name, [*ours])})")
+
+
+def downloads(arguments: Sequence[Any]) -> bool:
+    """Return whether a row of `TorchVision` may download: its weights, or those of a part of another kind of model."""
+    if len(arguments) <= _WEIGHTS or arguments[_WEIGHTS] not in (None, "None"):
+        return True
+    return arguments[_WEIGHTS - 1] not in models.list_models(module=models)
+
+
+_WEIGHTS = 2
+"""Position of the weights in the arguments of a `TorchVision` row."""
 
 
 def is_layer(name: str, ours: Iterable[str]) -> bool:

@@ -172,6 +172,8 @@ def lower_row(row: Sequence[Any], missing: Sequence[str]) -> Lowered | None:
     Raises:
         SpecError: the row names no layer, or an operator that cannot stand there.
     """
+    if row[2] == layers.DOWNLOADING and not layers.downloads(row[3]):
+        return None
     lowered = rows.lower(row)
     if lowered is None and user_rows.user_class(row) is None:
         require_layer(row[2], missing)

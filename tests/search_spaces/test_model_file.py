@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision  # type: ignore[import-untyped]
 import yaml
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks
 
 from search_spaces import base as bases
-from search_spaces import layers, model_reader, parser_hooks
+from search_spaces import build, layers, model_reader, parser_hooks
 from search_spaces.errors import LayerError, SpecError, nearest, typo_of
 from search_spaces.space_file import parse
+from trials.costing import other_tasks
 
 ROWS = [
     [-1, 1, "Conv", [16, 3, 2]],
@@ -232,16 +235,48 @@ class TestUltralytics:
         assert isinstance(YOLO(name).model, nn.Module)
 
     def test_classifier_of_the_user_may_load_its_backbone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loaded: list[Any] = []
+
+        def get_model(name: str, weights: Any = None) -> nn.Module:
+            loaded.append(weights)
+            model: nn.Module = vars(torchvision.models)[name]()
+            return model
+
         content = {
             "nc": 2,
-            "backbone": [[-1, 1, "TorchVision", [512, "resnet18", None, True, 2]]],
+            "backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT", True, 2]]],
             "head": [[-1, 1, "Classify", ["nc"]]],
         }
+        monkeypatch.setattr(torchvision.models, "get_model", get_model)
         assert tasks.ClassificationModel(content, verbose=False)
         monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", True)
         parser_hooks.refuse_downloads()
         (mistake,) = mistakes_of(lambda: tasks.ClassificationModel(content, verbose=False))
         assert mistake.startswith("backbone[0]: TorchVision downloads weights")
+        assert loaded == ["DEFAULT"]
+
+    @pytest.mark.parametrize(
+        ("model", "is_built"), [("resnet18", True), ("deeplabv3_resnet50", False), ("no_such_model", False)]
+    )
+    def test_backbone_without_weights_downloads_nothing(
+        self, model: str, is_built: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("it downloads"))
+        rows = [[-1, 1, "TorchVision", [512, model, None, True, 2, True]], [0, 1, "Index", [256, 7]]]
+        content = {"nc": 2, "backbone": rows, "head": [[[1], 1, "Detect", ["nc"]]]}
+        path = written(tmp_path, content)
+        if is_built:
+            assert isinstance(build.model(model_reader.model_document(path), 2), nn.Module)
+        else:
+            (mistake,) = mistakes_of(lambda: model_reader.model_document(path))
+            assert mistake.startswith("mine.yaml: backbone[0]: TorchVision downloads weights")
+
+    def test_classifier_of_torchvision_is_counted_without_its_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *_, **__: pytest.fail("it downloads"))
+        reading = model_reader.read_model("yolo11-cls-resnet18.yaml", or_counted=True)
+        assert reading.notes == ("TorchVision: its weights, which a model file may not ask to download, are left out",)
+        counted = other_tasks.measure_any(reading.document, 1000, 224, deployed=False)
+        assert counted.params == 13_115_432  # as Ultralytics prints
 
     def test_layer_that_the_program_added_to_ultralytics_is_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tasks, "Mine", type("Mine", (nn.Identity,), {"__module__": "mine"}), raising=False)
