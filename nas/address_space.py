@@ -27,9 +27,10 @@ def problem(error: ImportError | MemoryError) -> str | None:
     if limit is None:
         what = " to load PyTorch" if is_import else ""
         return f"{reason}: this machine, or its container, has too little free memory{what}"
+    needs = "PyTorch needs more to be loaded" if is_import else "this command needs more"
     return (
-        f"{reason}: this shell limits the address space to {limit / 2**30:.1f} GiB (ulimit -v), and PyTorch needs more "
-        "to be loaded (ulimit -v unlimited)"
+        f"{reason}: this shell limits the address space to {limit / 2**30:.1f} GiB (ulimit -v), and {needs} "
+        "(ulimit -v unlimited)"
     )
 
 

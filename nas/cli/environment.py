@@ -74,7 +74,7 @@ def sync(study: Name, runs: Runs = RUNS, shown: TextFormat = "text") -> None:
     if shown == "json":
         tracking = addresses.without_password(opened.file.tracking)
         show.text(json.dumps({"study": study, "tracking": tracking, "trials": len(opened.records())}, indent=1))
-    show.lines([f"MLflow has all of {study}; see it with: {command_for('ui', opened, named=False)}"])
+    show.lines([f"MLflow has all trials of {study}; see it with: {command_for('ui', opened, named=False)}"])
 
 
 @show.reports_errors

@@ -32,6 +32,8 @@ from nas.study.storage_retries import (
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the command line and the worker's log report trials
+
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _SQLITE_SECONDS = 60
 """How long SQLite itself waits for a lock."""
@@ -42,6 +44,8 @@ _SERVER = (
 _DRIVER = "the driver of PostgreSQL: pip install 'nas-for-yolo[postgres]', and an address postgresql://me@host/name"
 _UNREADABLE = ("disk I/O error", "disk is full", "locked")
 """Texts of SQLite's errors on a database that may be a whole one."""
+_NOT_ALLOWED = ("readonly database", "unable to open database file")
+"""The same where this user may not write beside it, as SQLite must, also to read."""
 _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
 """User attributes of Optuna's study: the study's id, and its folder on each machine."""
 TRIALS = "trials"
@@ -104,6 +108,13 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
+def reading(path: Path) -> sqlite3.Connection:
+    """Return a connection to a file that only reads, also in a folder that cannot be written to."""
+    if os.access(path.parent, os.W_OK):
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_SQLITE_SECONDS)
+    return _read_only(path)
+
+
 def _read_only(path: Path) -> sqlite3.Connection:
     """Open a database in a read-only folder, where SQLite cannot create the files that WAL needs."""
     wal = path.with_name(f"{path.name}-wal")
@@ -139,7 +150,7 @@ def holds_trials(path: Path) -> bool:
     """
     if not path.is_file():
         return False
-    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    with closing(reading(path)) as database:
         try:
             return bool(database.execute("SELECT EXISTS (SELECT 1 FROM trials WHERE state != 'WAITING')").fetchone()[0])
         except sqlite3.Error as error:
@@ -150,6 +161,8 @@ def holds_trials(path: Path) -> bool:
 
 def unreadable(error: sqlite3.Error, path: Path) -> EnvironmentProblem | None:
     """Return an error of SQLite on a file that may be a whole one, such as on a full disk; None for other errors."""
+    if any(word in str(error) for word in _NOT_ALLOWED):
+        return EnvironmentProblem(f"{path}: cannot be read: {error} (make it and its folder writable for this user)")
     if not any(word in str(error) for word in _UNREADABLE):
         return None
     return EnvironmentProblem(f"{path}: cannot be read: {error} (is the disk full? Make room there)")

@@ -12,7 +12,7 @@ from nas.records.trial_attributes import ENDING, HOST, MACHINE
 from nas.settings import Settings
 from nas.study.consistency import StoredTrial
 from nas.study.machines import TRACKING, Machine
-from nas.study.storage import study_id, unreadable
+from nas.study.storage import reading, study_id, unreadable
 from nas.study.stored_study import StoredStudy
 
 
@@ -91,7 +91,7 @@ def database_problem(path: Path) -> str:
     if not path.is_file():
         return ""
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as database:
+        with closing(reading(path)) as database:
             rows = database.execute("PRAGMA quick_check(1)").fetchall()
     except sqlite3.DatabaseError as error:
         if problem := unreadable(error, path):

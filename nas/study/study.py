@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from nas.report.ablation import Ablation
     from nas.report.effects import Effects
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # the CLI and the worker's log report trials
-
 
 class Study(StoredStudy):
     """Existing study, to be searched: Optuna's sampler, the costs and trainings of its candidates."""

@@ -58,7 +58,7 @@ class Tracker:
         objectives: of the study.
         commands: by purpose, as a user types them.
         sync_command: command that writes what is missing.
-        activity: that goes on if MLflow does not work, in messages.
+        activity: that goes on if MLflow does not work, in messages; empty where the problem is raised, and not logged.
         clock: in seconds, for the pause between two attempts to reach a server.
         findings: returns what other studies found of this one's trials; called at the beginning and at the end.
         stage: the study's place in another one, under whose run it is shown; None for a search.
@@ -252,16 +252,20 @@ class Tracker:
         except Exception as problem:  # noqa: BLE001 - no failure of MLflow ends a search
             self._not_before, self._has_failed = self._clock() + _SECONDS_BETWEEN_ATTEMPTS, True
             self.problem = self._message(problem)
-            if last:
-                lacks = self.unsent(self._records)
-                _log.warning("%s; what is missing there (%s) is sent by: %s", self.problem, lacks, self.sync_command)
-            elif not self._warned:
-                _log.warning(
-                    "%s; %s goes on, and what is missing there is written once it works", self.problem, self._activity
-                )
+            if self._activity:
+                self._log_problem(last=last)
             self._warned = True
         else:
             self._up_to_date, self._warned, self.problem = True, False, None
+
+    def _log_problem(self, *, last: bool) -> None:
+        if last:
+            lacks = self.unsent(self._records)
+            _log.warning("%s; what is missing there (%s) is sent by: %s", self.problem, lacks, self.sync_command)
+        elif not self._warned:
+            _log.warning(
+                "%s; %s goes on, and what is missing there is written once it works", self.problem, self._activity
+            )
 
     def _message(self, problem: Exception) -> str:
         """Return the problem and advice in one line, without passwords."""

@@ -200,4 +200,4 @@ def _repair_mlflow(study: Study, checked: StudyCheck) -> None:
     for run_id, number in {f.run: f.trial for f in checked.findings if f.repair is Repair.REWRITE_RUN}.items():
         if number is not None:
             runs.rewrite(found[run_id], by_number[number], checked.epochs.get(number, ()))
-    send_missing(study, records, activity="the repair")
+    send_missing(study, records)

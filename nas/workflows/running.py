@@ -162,13 +162,13 @@ def sync(study: Study) -> None:
         send_missing(study, study.records())
 
 
-def send_missing(study: Study, records: Sequence[Record], *, activity: str = "the search") -> None:
+def send_missing(study: Study, records: Sequence[Record]) -> None:
     """Write what MLflow lacks of a study's records, and end its runs there; the supervision lock is held.
 
     Raises:
         EnvironmentProblem: MLflow cannot be used.
     """
-    _require_tracker(study, activity).send(records, unfinished=study.unfinished_trials(records) > 0)
+    _tracker(study, _tracker_class()).send(records, unfinished=study.unfinished_trials(records) > 0)
 
 
 def register(study: Study, trial: int, name: str) -> str:
@@ -182,7 +182,7 @@ def register(study: Study, trial: int, name: str) -> str:
         EnvironmentProblem: MLflow cannot be used, or does not have the trial yet.
     """
     identity.verify_unless_running(study)
-    tracker = _require_tracker(study, "the export")
+    tracker = _tracker(study, _tracker_class())
     return tracker.register(find_record(study.records(), trial, study=study.name), name)
 
 
@@ -226,13 +226,6 @@ def _epoch_callback(training: StockTraining, show: Callable[[StockTraining, int]
     return go_on
 
 
-def _require_tracker(study: Study, activity: str) -> "Tracker":
-    tracker = tracker_of(study, activity=activity)
-    if tracker is None:
-        raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
-    return tracker
-
-
 def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None":
     """Return the tracker of a study; None, and log a warning, if MLflow cannot be imported.
 
@@ -243,13 +236,35 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
     Raises:
         StudyError: its MLflow is an address that the user has not named.
     """
-    uri = study.tracking
+    try:
+        kind = _tracker_class()
+    except EnvironmentProblem as problem:
+        _log.warning("%s; %s goes on without it", problem, activity)
+        return None
+    return _tracker(study, kind, activity)
+
+
+def _tracker_class() -> "type[Tracker]":
+    """Import the tracker.
+
+    Raises:
+        EnvironmentProblem: MLflow cannot be imported.
+    """
     try:
         from nas.tracking.tracker import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
     except Exception as problem:  # noqa: BLE001 - tracking must not end a search, whatever the import raises
-        line = unwrapped(problem)
-        _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
-        return None
+        raise EnvironmentProblem(f"MLflow cannot be imported: {unwrapped(problem)} (pip install mlflow)") from None
+    return Tracker
+
+
+def _tracker(study: Study, kind: "type[Tracker]", activity: str = "") -> "Tracker":
+    """Return the tracker of a study.
+
+    Args:
+        kind: its class.
+        activity: what continues without MLflow; empty where nothing does, and the problem is raised.
+    """
+    uri = study.tracking
     file, runs = study.file, study.folder.parent
     identity.relocate_artifacts(uri)
     where = runs_option(runs)
@@ -257,7 +272,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         "resume": f"nas resume {study.name}{where}",
         "export": f"nas export {study.name} --best map{where}",
     }
-    return Tracker(
+    return kind(
         uri,
         study.folder,
         experiment=f"nas/{file.settings.space}",

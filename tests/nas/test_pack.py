@@ -84,6 +84,12 @@ def results(folder: Path) -> list[tuple[Any, ...]]:
     return found
 
 
+def test_copying_trials_prints_no_messages_of_optuna() -> None:
+    """`nas pack` reads a study without the code that trains, which once silenced Optuna alone."""
+    code = "import nas.workflows.pack, optuna; print(optuna.logging.get_verbosity() == optuna.logging.WARNING)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"True\n"
+
+
 class TestUnpacking:
     def test_unpacked_study_is_resumed_and_the_original_stays_as_it_is(
         self, searched: Study, packed: Path, contents: Contents, tmp_path: Path

@@ -25,6 +25,7 @@ from nas.execution.worker import UNFIT, Worker
 from nas.locks import Lock, is_held
 from nas.study import storage, storage_retries
 from nas.study.storage_retries import call_with_backoff
+from nas.study.stored_trials import database_problem
 from nas.study.study import Study
 from nas.workflows.plan import Plan
 from nas.workflows.request import Request
@@ -287,6 +288,21 @@ class TestReading:
         assert result.exit_code == 0, (result.output, result.exception)
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
+    def test_database_beside_which_sqlite_cannot_write_is_not_called_damaged(
+        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A folder in the place of a file that SQLite makes to read; a user without permission is told from damage."""
+        study = make_study(trials=1)
+        study.storage.engine.dispose()
+        path = study.folder / "study.db"
+        (study.folder / "study.db-wal").mkdir()
+        with pytest.raises(EnvironmentProblem, match=r"study\.db: cannot be read: .*writable for this user\)$"):
+            database_problem(path)
+        monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+        assert database_problem(path) == ""
+        path.write_bytes(b"x" * 4096)
+        assert database_problem(path) == "file is not a database"
+
 
 class TestLittleMemory:
     @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux")
@@ -341,3 +357,7 @@ class TestLittleMemory:
             "(ulimit -v), and PyTorch needs more to be loaded (ulimit -v unlimited)"
         )
         assert address_space.problem(ImportError("No module named torch")) is None
+        assert address_space.problem(MemoryError()) == (
+            "out of memory: this shell limits the address space to 1.0 GiB (ulimit -v), and this command needs more "
+            "(ulimit -v unlimited)"
+        )
