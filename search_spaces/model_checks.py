@@ -35,6 +35,9 @@ COUNTED_HEADS = (
 )
 """Ultralytics' heads of models that are counted and not searched: of other tasks, RT-DETR, YOLO-World and YOLOE."""
 
+WHOLE_BACKBONE = 5
+"""Layers as which a row that is a whole backbone counts (`search_spaces.whole_backbone`)."""
+
 HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS}
 """Heads of this package: `(classes, *arguments, reg_max=, ch=)`; each replaces a `Detect` of equal inputs."""
 
@@ -49,9 +52,14 @@ def require_detection(document: Mapping[str, Any], *, or_counted: bool = False) 
         SpecError: lists all mistakes: no backbone and head, a row or a setting of the wrong form, a module that is no
             layer, a head for another task.
     """
-    mistakes = [*model_file.mistakes(document), *constructors.mistakes(document.get("arguments"))]
+    wrong_modules = _module_mistakes(document) if model_file.has_rows(document) else []
+    is_first_unknown = any(mistake.startswith("backbone[0]:") for mistake in wrong_modules)
+    of_first = WHOLE_BACKBONE if is_first_unknown else 1  # as which it may count in its fork
+    mistakes = [
+        *model_file.mistakes(document, of_first=of_first),
+        *constructors.mistakes(document.get("arguments")),
+    ]
     if model_file.has_rows(document):
-        wrong_modules = _module_mistakes(document)
         arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
         mistakes = [mistake for mistake in mistakes if not mistake.startswith(arguments_of_these)]
         mistakes += wrong_modules
@@ -197,9 +205,6 @@ def require_layer(module: str, missing: Sequence[str] = ()) -> None:
             raise SpecError(f"unknown module {module!r}, and {where}") from None
         if near := typo_of(module, user_classes.names()):
             raise SpecError(f"unknown module {module!r} (did you mean {near!r}, which your file defines?)") from None
-        if file := user_classes.function_file(module):
-            reason = "only a class can be a layer (a whole backbone in one row would change the numbers of the layers)"
-            raise SpecError(f"{module} is a function of {file}: {reason}") from None
         if failed := user_classes.may_define():
             raise SpecError(f"{error}; not imported: {'; '.join(failed[:_MOST_FAILED])}") from None
         raise

@@ -74,8 +74,12 @@ def _module_file_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"{place}: Python files are expected, got {shortened(named)} ([my_ops.py])"
 
 
-def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the mistakes in the form of a document: settings, then row by row; names of layers are not checked."""
+def mistakes(document: Mapping[str, Any], *, of_first: int = 1) -> Iterator[str]:
+    """Yield the mistakes in the form of a document: settings, then row by row; names of layers are not checked.
+
+    Args:
+        of_first: layers as which the first row counts.
+    """
     if not has_rows(document):
         yield f"not a model YAML: `backbone` and `head` must be lists of rows {_FORM}"
     if not any(document.get(section) for section in SECTIONS):
@@ -89,7 +93,7 @@ def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
         return
     depth = _depth(document)
     for index, (place, row) in enumerate(rows):
-        for mistake in _row_mistakes(index, row, depth):
+        for mistake in _row_mistakes(index + of_first - 1 if index else 0, row, depth):
             yield f"{place}: {mistake}"
 
 

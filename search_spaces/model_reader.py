@@ -11,7 +11,7 @@ from typing import Any
 from ultralytics import cfg
 from ultralytics.nn.tasks import guess_model_scale, yaml_model_load
 
-from search_spaces import foreign_files, model_checks, model_file
+from search_spaces import foreign_files, model_checks, model_file, whole_backbone
 from search_spaces.errors import SpecError, nearest
 from search_spaces.foreign_files import Translation
 from search_spaces.operators import modules as user_modules
@@ -103,7 +103,7 @@ def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str
     return scale or (in_name if in_name in scales or not scales else "")
 
 
-def _read(document: dict[str, Any], *, as_printed: bool, or_counted: bool) -> Translation:
+def _read(document: Mapping[str, Any], *, as_printed: bool, or_counted: bool) -> Translation:
     """Load the operators that a parsed model file names, then translate and check the file.
 
     Raises:
@@ -114,13 +114,14 @@ def _read(document: dict[str, Any], *, as_printed: bool, or_counted: bool) -> Tr
         missing = user_modules.load_trusted(named, Path(document["yaml_file"]).parent)
     except SpecError as error:
         raise SpecError([*error.mistakes, *model_file.mistakes(document)]) from None
+    document, notes = whole_backbone.expanded(document)
     try:
         reading = foreign_files.translate(document, as_printed=as_printed)
     except SpecError as error:
         raise SpecError([*error.mistakes, *_other_mistakes(document, or_counted=or_counted)]) from None
     model_checks.require_detection(reading.document, or_counted=or_counted)
     run = [] if missing or not named else [f"modules: {', '.join(named)} is run, as you named it or as nas wrote it"]
-    return replace(reading, notes=(*run, *reading.notes, *model_file.notes(reading.document)))
+    return replace(reading, notes=(*run, *notes, *reading.notes, *model_file.notes(reading.document)))
 
 
 def _other_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str]:

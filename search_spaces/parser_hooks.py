@@ -17,7 +17,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Concat, Conv, Detect
 from ultralytics.utils import LOGGER
 
-from search_spaces import foreign_files, layers, model_file, pgi, placing, user_rows
+from search_spaces import foreign_files, layers, model_file, pgi, placing, user_rows, whole_backbone
 from search_spaces import placed as placed_layers
 from search_spaces.build import (
     BUILD_ERRORS,
@@ -54,8 +54,10 @@ before the first model is built: a process runs one command.
 
 def initialise(stock_init: Any, model: tasks.DetectionModel, cfg: Any, *arguments: Any, **options: Any) -> None:
     """Initialise a `DetectionModel` from a model file of any repository that is known; note what was translated."""
-    reading = foreign_files.translate(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
-    for note in reading.notes:
+    document = cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg)
+    document, notes = whole_backbone.expanded(document)
+    reading = foreign_files.translate(document)
+    for note in (*notes, *reading.notes):
         LOGGER.info(note)
     try:
         stock_init(model, reading.document, *arguments, **options)

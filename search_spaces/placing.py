@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
+from ultralytics.nn import tasks
 from ultralytics.utils.ops import make_divisible
 
 from search_spaces import constructors, model_file, user_rows
@@ -59,6 +60,21 @@ def place(parser: Parser, document: Mapping[str, Any], channels: int) -> dict[in
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             _cache[key] = _Placing(parser, document, channels).all(found)
     return _cache[key]
+
+
+def place_first(document: Mapping[str, Any], found: UserClass) -> Placed:
+    """Return the layer of the first row of a document, which is a user's class.
+
+    Raises:
+        SpecError: the class takes none of the readings of its arguments.
+    """
+    channels = document.get("channels") or document.get("ch") or _OF_AN_IMAGE
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        return _Placing(tasks.parse_model, document, channels).all({0: found})[0]
+
+
+_OF_AN_IMAGE = 3
+"""Channels of an image, if a file does not say."""
 
 
 def _key(document: Mapping[str, Any], rows: Sequence[Any], found: Mapping[int, UserClass], channels: int) -> str:
@@ -205,7 +221,10 @@ class _Placing:
 
 def _built_on_meta(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
     with torch.device("meta"):
-        built = build(module, given, repeats).eval()
+        built = build(module, given, repeats)
+    if not isinstance(built, nn.Module):
+        raise LayerError(f"it returns {shortened(type(built).__name__)}, where a layer is expected")
+    built.eval()
     if any(isinstance(one, UninitializedParameter) for one in built.parameters()):
         raise SpecError(
             "it has lazy layers, whose channels show after a first pass only (nn.Conv2d, not nn.LazyConv2d)"

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from inspect import isfunction
-from types import ModuleType
+from functools import cache
+from inspect import Parameter, isfunction, signature
+from types import FunctionType, ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -41,7 +43,7 @@ class UserClass:
 class _Loaded:
     source: Source
     classes: Mapping[str, UserClass]
-    functions: frozenset[str]
+    functions: Mapping[str, FunctionType]
     failed: Mapping[str, str]
     broken: Mapping[str, str]
 
@@ -62,12 +64,12 @@ def add(source: Source, module: ModuleType) -> None:
             is_defined_here = isinstance(value, type) and value.__module__ == part.__name__
             if is_defined_here and issubclass(value, nn.Module):
                 found.setdefault(name, UserClass(name=name, module=value, source=source))
-    functions = frozenset(
-        name
+    functions = {
+        name: one
         for part in parts_of(module).values()
         for name, one in vars(part).items()
         if isfunction(one) and one.__module__ == part.__name__
-    )
+    }
     failed = vars(module).get("FAILED") or {}
     broken = _broken(module, source, failed)
     LOADED[source.digest] = _Loaded(source=source, classes=found, functions=functions, failed=failed, broken=broken)
@@ -113,14 +115,16 @@ def failed(source: Source) -> Mapping[str, str]:
 
 
 def find(name: str) -> UserClass | None:
-    """Return the class of a name; where several texts define it, that of the text which is preferred at present.
+    """Return the class of a name, or a function as one.
+
+    Where several texts define it, that of the text which is preferred at present.
 
     Of a file that was loaded again after a change, the newest text counts.
 
     Raises:
         SpecError: several files define it, and the text of none of them is preferred.
     """
-    found = every(name)
+    found = every(name) or [one for one in (_of_function(name),) if one is not None]
     if len(found) > 1:
         files = " and ".join(str(one.source.path) for one in found if one.source is not None)
         raise SpecError(f"{name} is defined by {files}, which differ; one process can use only one of them")
@@ -145,9 +149,27 @@ def require_whole(name: str) -> None:
         raise SpecError(f"{name} of {reason}")
 
 
-def function_file(name: str) -> str | None:
-    """Return the file that has a function of a name; None if there is none."""
-    return next((one.source.path.name for one in LOADED.values() if name in one.functions), None)
+def _of_function(name: str) -> UserClass | None:
+    """Return a function of a file as a class: forks have functions that build a backbone, `fasternet_t0()`."""
+    found = [(one.source, one.functions[name]) for one in LOADED.values() if name in one.functions]
+    return UserClass(name=name, module=_class_of(found[-1][1]), source=found[-1][0]) if found else None
+
+
+@cache
+def _class_of(function: FunctionType) -> type[nn.Module]:
+    """Return a class with the arguments of a function, whose objects are what the function returns."""
+
+    def __new__(_cls: Any, *arguments: Any, **named: Any) -> Any:  # noqa: N807 - it becomes that method
+        return function(*arguments, **named)
+
+    def __init__(_self: Any, *_: Any, **__: Any) -> None:  # noqa: N807 - it becomes that method, for its signature
+        """Do nothing."""
+
+    wanted = signature(function)
+    itself = Parameter("self", Parameter.POSITIONAL_ONLY)
+    vars(__init__)["__signature__"] = wanted.replace(parameters=[itself, *wanted.parameters.values()])
+    members = {"__new__": __new__, "__init__": __init__, "__module__": function.__module__}
+    return type(function.__name__, (nn.Module,), members)
 
 
 def names() -> list[str]:

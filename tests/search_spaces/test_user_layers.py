@@ -240,10 +240,15 @@ class Loud(nn.Module):
         ):
             base.load(str(model(tmp_path, row)), "")
 
-    def test_function_is_no_layer(self, tmp_path: Path) -> None:
-        load(tmp_path, "class Id(nn.Identity):\n    pass\ndef net_t0():\n    return Id()\n")
-        with pytest.raises(SpecError, match=r"backbone\[1\]: net_t0 is a function of own.py: only a class can be"):
-            placed(model(tmp_path, "[-1, 1, net_t0, []]"))
+    def test_function_that_returns_a_layer_is_one(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            "class Widen(nn.Conv2d):\n    pass\n"
+            "def widen(c1, c2, k=1):\n    return Widen(c1, c2, k)\ndef number(c1):\n    return c1\n",
+        )
+        assert placed(model(tmp_path, "[-1, 1, widen, [64]]")) == {1: "widen(16, 64): 16x128x128 to 64x128x128"}
+        with pytest.raises(SpecError, match=r"number of own.py cannot .* it returns 'int', where a layer is expected"):
+            placed(model(tmp_path, "[-1, 1, number, []]"))
 
     def test_head_of_a_fork_is_counted_and_not_trained(self, tmp_path: Path) -> None:
         load(
