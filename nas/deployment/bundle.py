@@ -65,14 +65,16 @@ def bundle(roots: Sequence[Definition], find: Callable[[str], SourceFile | None]
     names = _names(needed)
     files = needed.ordered()
     titled = {root.file for root in roots}
-    parts = [_section(file, needed, names, is_titled=file in titled) for file in files]
-    external = [symbol for symbol in names if isinstance(symbol, Imported)]
-    imports = _import_lines({symbol: names[symbol] for symbol in external})
+    body = "\n\n\n".join(_section(file, needed, names, is_titled=file in titled) for file in files) + "\n"
+    external = {symbol: name for symbol, name in names.items() if isinstance(symbol, Imported)}
+    if "torch.ops.torchvision" in body:  # importing torchvision registers it, whatever else the file imports
+        external[Imported(module="torchvision", name=None)] = "torchvision"
+    imports = _import_lines(external)
     if any(file.postpones_annotations for file in files):
         imports = f"from __future__ import annotations\n\n{imports}"
     return Bundle(
         imports=imports,
-        body="\n\n\n".join(parts) + "\n",
+        body=body,
         names={symbol: name for symbol, name in names.items() if isinstance(symbol, Definition)},
         libraries=tuple(sorted({one.module.partition(".")[0] for one in external} - sys.stdlib_module_names)),
     )

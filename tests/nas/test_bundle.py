@@ -105,6 +105,13 @@ def test_postponed_annotations_stay_postponed() -> None:
     assert run(bundled({"a": text}, "a.build"))["build"](1) == 1
 
 
+def test_library_that_registers_operations_is_imported() -> None:
+    text = "import torch\nfrom torchvision.ops import nms\ndef build():\n    return torch.ops.torchvision.nms\n"
+    made = bundled({"a": text}, "a.build")
+    assert made.imports == "import torch\nimport torchvision"
+    assert callable(run(made)["build"]())
+
+
 def test_libraries_are_named() -> None:
     text = "import os\nimport torch.nn as nn\nfrom numpy import pi\ndef build():\n    return nn, pi, os\n"
     made = bundled({"a": text}, "a.build")
