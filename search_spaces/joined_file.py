@@ -6,19 +6,22 @@ Several are written as names, `v8n,v9t`, or as a file with `members`. All mistak
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from search_spaces import base as bases
 from search_spaces import grammar, space_file, space_names
 from search_spaces.errors import SpecError
-from search_spaces.grammar import MEMBERS, JoinedHeading, Member
+from search_spaces.grammar import MEMBERS, Heading, JoinedHeading, Member
 from search_spaces.joined_space import JoinedSpace, Space
 from search_spaces.space import SearchSpace
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of members: they are names of folders and parts of Optuna's parameter names."""
 _PGI, _IMAGE_SIZE = "pgi", "macro.image_size"
+_OF_A_SPACE = Heading.model_fields.keys() - Member.model_fields.keys()
+"""Keys of a space, which a member that is named does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,10 +135,22 @@ def _named(space: str | Path, scale: str | None, modules: Sequence[str]) -> "_Se
         if scale is not None:
             raise SpecError(_with_several(scale, f"`scale` of each entry in {path.name}"))
         return _listed(document, path.parent, path.name, modules)
+    _require_base(document, path.name)
     chosen = its_scale if scale is None else scale
     if chosen is not None:
         document["scale"] = chosen
     return _Written(place=path.name, document=document)
+
+
+def _require_base(document: Mapping[str, Any], place: str) -> None:
+    """Refuse a file that spells `members` otherwise, before it is read as one space.
+
+    Raises:
+        SpecError: it has a key like `member`, and no base model.
+    """
+    meant = [] if "base" in document else get_close_matches(MEMBERS, map(str, document), n=1)
+    if meant:
+        raise SpecError(f"{place}: {meant[0]}: unknown key (did you mean {MEMBERS!r}?)")
 
 
 def _with_several(scale: str, right: str) -> str:
@@ -197,6 +212,14 @@ def _listed(document: Mapping[str, Any], folder: Path, place: str, modules: Sequ
 
 def _references(raw: Any, folder: Path, address: str, mistakes: list[str]) -> Iterator[tuple[str | Path, str | None]]:
     """Yield the spaces that an entry of `members` names, one for each of its scales, with the scale."""
+    if isinstance(raw, str):
+        mistakes.append(f"{address}: a mapping is expected, got {raw!r} ({{space: {raw}}})")
+        return
+    if isinstance(raw, dict):
+        own = [key for key in raw if key in _OF_A_SPACE]
+        right = "in a space file that the member names; or `base` instead of `space`"
+        mistakes += [f"{address}.{key}: not beside the name of a space ({right})" for key in own]
+        raw = {key: value for key, value in raw.items() if key not in own}
     entry = grammar.read(Member, raw, address, mistakes)
     if entry is None:
         return

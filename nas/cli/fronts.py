@@ -283,8 +283,12 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
 
 
 def exporting(verdict: "Verdict", study: "StoredStudy", trial: int) -> str:
-    """Return how to export the trial of a study that its verdict supports; of stock models the line before names it."""
-    which = "the most accurate" if verdict.cheapest is None else "it"
+    """Return how to export the trial of a study that its verdict supports; of stock models the line before names it.
+
+    Beside several stock models the largest gain need not be that of the most accurate model.
+    """
+    which = "the most accurate" if verdict.stocks == 1 else "the one with the largest gain"
+    which = which if verdict.cheapest is None else "it"
     return f"export {which} with: {command_for('export', study)} --trial {trial}"
 
 

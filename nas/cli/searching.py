@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from search_spaces import Space
 
 
-_BETWEEN_MEMBERS = {"stock": "; ", "weights": " | "}
+_BETWEEN_MEMBERS = {"stock": "; ", "weights": " | ", "rungs": "; "}
 """Separators in JSON of members' texts, which are lines of their own for a person, by their name in the plan."""
+_DOMINATED = "a stock model that another at no higher cost leads by more than noise is not trained further"
 
 
 def register(app: typer.Typer) -> None:
@@ -261,12 +262,16 @@ def _start(space: "Space") -> str:
 
 def _early_stopping(settings: "Settings") -> str:
     """Return after which epochs trainings may be stopped; empty if they may not."""
-    rungs = ", ".join(map(str, settings.budget.rungs))
-    if settings.stock_only and rungs:
-        return f"after epoch {rungs} a model that is dominated by more than noise is not trained further"
-    if settings.stopping is None:
-        return ""
-    return f"after epoch {rungs} about one in {settings.stopping.eta} continues" if rungs else "none: too few epochs"
+    from nas.algorithms.dominance import rungs_of
+
+    rungs, lines = ", ".join(map(str, settings.budget.rungs)), []
+    compared = ", ".join(map(str, rungs_of(settings.base.epochs))) if settings.members and settings.base else ""
+    if compared or (settings.stock_only and rungs):
+        lines.append(f"{_DOMINATED}, after epoch {compared or rungs}")
+    if settings.stopping is not None:
+        one_in = f"after epoch {rungs} about one in {settings.stopping.eta} continues"
+        lines.append(one_in if rungs else "none: too few epochs")
+    return "\n".join(lines)
 
 
 def _seeds(settings: "Settings", run: "RunSettings") -> str:

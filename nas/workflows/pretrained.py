@@ -69,10 +69,15 @@ def _released(names: list[str], fetching: Callable[[str], AbstractContextManager
     for name in missing:
         with fetching(name):
             paths[name] = released.fetch(name)
-    try:
-        by_name = {name: released.describe(path, name) for name, path in paths.items() if path is not None}
-    except DataError as error:
-        raise SpecError(f"weights: {error}") from None
+    by_name: dict[str, Released] = {}
+    mistakes: list[str] = []
+    for name, path in paths.items():
+        try:
+            by_name |= {} if path is None else {name: released.describe(path, name)}
+        except DataError as error:
+            mistakes.append(f"weights: {error}")
+    if mistakes:
+        raise SpecError(mistakes)
     return [by_name[name] for name in names]
 
 

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from nas.algorithms.gaussian_process import Surrogate
-from nas.cli import app, searching
+from nas.algorithms.successive_halving import Stopping
+from nas.cli import app, fronts, searching
 from nas.execution import worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.shared_trials import prepare_stock_models
@@ -246,6 +247,14 @@ class TestSearch:
         study.stock_trainings.prepare()  # another run
         assert list(study.stock_trainings.left_out) == ["ninet"]
 
+    def test_plan_says_when_stock_models_are_compared(self, make: Make) -> None:
+        settings = make().settings
+        compared = "a stock model that another at no higher cost leads by more than noise is not trained further"
+        assert searching._early_stopping(settings) == f"{compared}, after epoch 1, 2, 3, 4"
+        halving = settings.model_copy(update={"stopping": Stopping(eta=3)})
+        assert searching._early_stopping(halving).splitlines()[1] == "none: too few epochs"
+        assert searching._early_stopping(settings.model_copy(update={"members": ()})) == ""
+
     @pytest.mark.parametrize("sampler", [Sampler.OURS, Sampler.TPE])
     def test_member_whose_stock_model_is_dominated_is_left_out(
         self, make: Make, run: Run, score: Score, sampler: Sampler
@@ -397,6 +406,8 @@ class TestFreshSeeds:
         assert second.sentence.startswith(f"trial {eight.trial}: beside ninet worse by 5.0 points")
         assert "; it beats its own stock model only (eightn: +5.0 points, " in second.sentence
         assert second.as_document()["own"]["finding"] == "better"
+        export = fronts.exporting(verdict, searched, nine.trial)
+        assert export.startswith("export the one with the largest gain with: nas export edge")
 
     def test_trust_has_the_slope_of_each_member_and_gains_at_equal_cost(self, searched: Study) -> None:
         found = searched.trust()

@@ -139,6 +139,9 @@ class TestFound:
         assert (again.folder, len(asked)) == (study.folder, 1)
 
 
+REMEDY = "(put the released yolov8n.pt there, or remove this one: then it is fetched)"
+
+
 class TestRefused:
     def lines(self, space: str, data: Path, *more: str) -> list[str]:
         """Return what a search prints that ends with status 2."""
@@ -151,7 +154,7 @@ class TestRefused:
         path.write_bytes(checkpoint("yolov8n")[:200_000])
         (line,) = self.lines("v8", data)
         reason = "it is empty, torn, or a file of another kind"
-        assert line == f"weights: {path}: not a checkpoint that Ultralytics loads: {reason}"
+        assert line == f"weights: {path}: not a checkpoint that Ultralytics loads: {reason} {REMEDY}"
 
     def test_another_family(self, places: dict[str, Path], checkpoint: Checkpoint, data: Path) -> None:
         path = places["working"] / "yolov8n.pt"
@@ -245,6 +248,16 @@ class TestSeveralMembers:
         assert status == 2
         assert line.startswith(f"weights: {names} are not here, and there is no network (put the files {names} of ")
         assert line.endswith(f" into one of {', '.join(map(str, places.values()))})")
+
+    def test_all_that_are_wrong_are_named_at_once(self, put: dict[str, Path], data: Path) -> None:
+        put["v11n"].write_bytes(put["v8n"].read_bytes())
+        put["v8n"].write_bytes(b"torn")
+        status, _, err = planned("v8n,v11n", data, "--weights", "pretrained")
+        torn, other = err.splitlines()
+        assert status == 2
+        assert torn.startswith(f"weights: {put['v8n']}: not a checkpoint that Ultralytics loads: ")
+        assert torn.endswith(REMEDY)
+        assert other.startswith(f"weights: {put['v11n']}: not yolo11n.pt, but yolov8n: it has ")
 
     def test_one_file_for_several_is_refused(self, data: Path) -> None:
         status, _, err = planned("v8n,v11n", data, "--weights", "mine.pt")

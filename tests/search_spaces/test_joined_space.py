@@ -33,6 +33,7 @@ macro:
 """
 
 
+OWN = "in a space file that the member names; or `base` instead of `space`"
 HINT = f"one of {', '.join(space_names.catalog())}, or a path"
 
 
@@ -233,7 +234,8 @@ class TestFile:
         (folder / "wrong.yaml").write_text(EIGHT.replace("UIB", "UIBB").replace("eight", "wrong"))
         path = written(
             folder,
-            "- {space: wrong.yaml}\n  - {spaces: v9}\n  - {space: nothing.yaml}\n  - v9\n  - {space: edge.yaml}",
+            "- {space: wrong.yaml}\n  - {spaces: v9}\n  - {space: nothing.yaml}\n  - v9\n  - {space: edge.yaml}\n"
+            "  - {space: v9, slots: []}",
             "mistaken",
         )
         written(folder, "- {space: eight.yaml}\n  - {space: nine.yaml}")
@@ -241,8 +243,9 @@ class TestFile:
             "mistaken.yaml: members[1].space: missing",
             "mistaken.yaml: members[1].spaces: unknown key (did you mean 'space'?)",
             f"mistaken.yaml: members[2]: no such space or file, got 'nothing.yaml' ({HINT})",
-            "mistaken.yaml: members[3]: a mapping is expected, got 'v9'",
+            "mistaken.yaml: members[3]: a mapping is expected, got 'v9' ({space: v9})",
             "mistaken.yaml: members[4]: joins several spaces itself (list its members instead)",
+            f"mistaken.yaml: members[5].slots: not beside the name of a space ({OWN})",
             "mistaken.yaml: members[0]: slots[0].choices.UIBB: unknown operator (did you mean 'UIB'?)",
         ]
 
@@ -252,6 +255,11 @@ class TestFile:
         assert mistakes_of(path) == [
             "list.yaml: members: a list of spaces is expected, got {} (- {space: v8, scale: n})"
         ]
+
+    @pytest.mark.parametrize("key", ["member", "Members", "memebers"])
+    def test_members_that_are_spelled_otherwise(self, folder: Path, key: str) -> None:
+        (folder / "odd.yaml").write_text(f"name: edge\n{key}:\n  - {{space: v8, scale: n}}\n")
+        assert mistakes_of(folder / "odd.yaml") == [f"odd.yaml: {key}: unknown key (did you mean 'members'?)"]
 
     def test_name_of_two_members_is_a_mistake(self, folder: Path) -> None:
         (folder / "same.yaml").write_text(

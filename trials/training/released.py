@@ -130,7 +130,10 @@ def describe(path: Path, name: str) -> Released:
     Raises:
         DataError: it is torn, no checkpoint, or that of another model.
     """
-    model, settings = weights.read_with_settings(path)
+    try:
+        model, settings = weights.read_with_settings(path)
+    except DataError as error:
+        raise DataError(f"{error} (put the released {name} there, or remove this one: then it is fetched)") from None
     classes = len(model.names)
     share = _share(model, name, classes)
     if share < _LEAST_SHARE:
