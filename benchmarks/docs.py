@@ -70,9 +70,10 @@ REPLACED = {
     "v9s-my-2": "v9t-my2",
     "~/data/data.yaml": "moved/data.yaml",
     "--runs runs/nas": "--runs unpacked",
+    "bccd/data.yaml": "my/data.yaml",
     "latency front v9t-my": "latency front v9t-board",
 }
-"""Parts of commands that stand for another machine, for another large search, or for one with latencies."""
+"""Parts of commands that stand for another machine, other images, another large search, or one with latencies."""
 
 NOT_RUN = {
     "postgresql://": "needs a PostgreSQL server that several machines reach",
@@ -84,6 +85,7 @@ NOT_RUN = {
     "benchmarks.modules table": "it rewrites a page",
     "--trial 4 --resume": "needs a full training that was interrupted",
     "resume=FOLDER": "needs a training that was interrupted",
+    "--weights FOLDER": "needs a study that began from checkpoints, moved to another machine",
     "--install-completion": "it changes the user's shell",
     " ...": "an ellipsis stands for options",
 }
