@@ -85,6 +85,7 @@ NOT_RUN = {
     "benchmarks.modules table": "it rewrites a page",
     "--trial 4 --resume": "needs a full training that was interrupted",
     "resume=FOLDER": "needs a training that was interrupted",
+    "--storage ADDRESS": "needs a study whose database has moved",
     "--weights FOLDER": "needs a study that began from checkpoints, moved to another machine",
     "--install-completion": "it changes the user's shell",
     " ...": "an ellipsis stands for options",
