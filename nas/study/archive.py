@@ -28,6 +28,8 @@ _BLOCK = tarfile.BLOCKSIZE
 _LEVEL = 1
 """Compression level of gzip: higher ones make weights hardly smaller, and take longer."""
 _UNREADABLE = (OSError, EOFError, zlib.error)
+_LATEST = 8**11 - 1
+"""Latest time of a file that tar can store, in seconds since 1970: in the year 2242."""
 
 Show = Callable[[int, int], None]
 
@@ -45,7 +47,7 @@ class Member(FrozenModel):
     path: StrictStr
     size: Annotated[StrictInt, Field(ge=0)]
     sha256: Annotated[StrictStr, Field(pattern=r"[0-9a-f]{64}")]
-    modified: Annotated[StrictFloat, Field(ge=0)]
+    modified: Annotated[StrictFloat, Field(ge=0, le=_LATEST)]
 
 
 class Manifest(FrozenModel):
@@ -70,11 +72,11 @@ class Manifest(FrozenModel):
 
 
 def member_of(path: str, file: Path) -> Member:
-    """Return a file as a member."""
+    """Return a file as a member; its time is brought within what tar can store, for clocks go wrong."""
     with file.open("rb") as content:
         sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     found = file.stat()
-    return Member(path=path, size=found.st_size, sha256=sha256, modified=found.st_mtime)
+    return Member(path=path, size=found.st_size, sha256=sha256, modified=min(max(found.st_mtime, 0.0), float(_LATEST)))
 
 
 def write(path: Path, manifest: Manifest, files: Sequence[Path], show: Show = lambda _done, _all: None) -> None:

@@ -84,6 +84,16 @@ def results(folder: Path) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.parametrize("when", [-1e9, 1e10])
+def test_study_that_was_written_while_the_clock_was_wrong_is_packed(
+    searched: Study, tmp_path: Path, when: float
+) -> None:
+    os.utime(searched.folder / "trials" / "0001" / "model.yaml", (when, when))
+    packed = nas("pack", "small", "-o", tmp_path / "a.tar.gz", "--runs", searched.folder.parent)
+    unpacked = nas("unpack", tmp_path / "a.tar.gz", "--runs", tmp_path / "there")
+    assert (packed.exit_code, unpacked.exit_code) == (0, 0), (packed.exception, unpacked.output)
+
+
 def test_copying_trials_prints_no_messages_of_optuna() -> None:
     """`nas pack` reads a study without the code that trains, which once silenced Optuna alone."""
     code = "import nas.workflows.pack, optuna; print(optuna.logging.get_verbosity() == optuna.logging.WARNING)"
@@ -346,6 +356,10 @@ ATTACKS: Mapping[str, tuple[Callable[[Entries, Path], Entries], str]] = {
     "size of a bomb": (
         lambda e, _: listed(e, lambda m: m["members"][-1].update(size=10**15)),
         "free are",
+    ),
+    "time that no clock has": (
+        lambda e, _: listed(e, lambda m: m["members"][-1].update(modified=1e300)),
+        "modified: Input should be less than or equal to",
     ),
     "pickle": (
         lambda e, _: replaced(e, WEIGHTS, _zipped(pickle.dumps(os.getcwd, protocol=2) + b"nas_stored_model")),
