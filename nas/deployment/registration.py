@@ -40,15 +40,18 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """Row of a class as it stands: `[from, repeats, NAME, [its arguments, {channels: behind the layer}]]`."""
+    """Row of a class, or of a function that returns a layer.
+
+    It stands in a file as `[from, repeats, NAME, [its arguments, {channels: behind the layer}]]`.
+    """
 
     source: int | list[int]
     repeats: int
-    module: type[nn.Module]
+    module: Callable[..., nn.Module]
     arguments: list[Any]
 
 
-def register(rows: Mapping[str, Row], layers: Mapping[str, type[nn.Module]]) -> None:
+def register(rows: Mapping[str, Row], layers: Mapping[str, Callable[..., nn.Module]]) -> None:
     """Let Ultralytics' `parse_model` read rows with operators, and classes as they stand, by names in model files."""
     stock_parse_model = tasks.parse_model
 
@@ -79,7 +82,7 @@ def register(rows: Mapping[str, Row], layers: Mapping[str, type[nn.Module]]) -> 
     tasks.parse_model = parse_model
 
 
-def _layer(written: list[Any], layers: Mapping[str, type[nn.Module]], classes: int) -> tuple[Layer, Any]:
+def _layer(written: list[Any], layers: Mapping[str, Callable[..., nn.Module]], classes: int) -> tuple[Layer, Any]:
     """Return the layer that a row describes, and the channels behind it."""
     source, repeats, name, (*given, behind) = written
     arguments = [classes if one == "nc" else one for one in given]
@@ -89,7 +92,7 @@ def _layer(written: list[Any], layers: Mapping[str, type[nn.Module]], classes: i
 def _of_class(stand_in: Any, layer: Layer, *, is_plain: bool) -> nn.Module:
     """Return the layer in the place of Ultralytics' that said the channels behind it."""
     module: Any = layer.module
-    if issubclass(module, Detect):
+    if isinstance(layer.module, type) and issubclass(layer.module, Detect):
         module.legacy = is_plain
     stand_in.f = layer.source
     return replace_layer(stand_in, repeated(module, layer.arguments, layer.repeats))

@@ -81,8 +81,10 @@ _ENCODING = re.compile(r"(coding[:=][ \t]*)[-\w.]+")
 
 def _with_modules(folder: Path) -> Path:
     """Return the folder with a fork's modules, if a whole fork is named: the rest of it are scripts."""
-    inner = ("ultralytics/nn", *(("nn",) if folder.resolve().name == "ultralytics" else ()))
-    return next((folder / one for one in inner if (folder / one / "modules").is_dir()), folder)
+    of_ultralytics = ("ultralytics/nn", *(("nn",) if folder.resolve().name == "ultralytics" else ()))
+    inner = [folder / one for one in of_ultralytics if (folder / one / "modules").is_dir()]
+    inner += [folder / one for one in ("models",) if (folder / one / "common.py").is_file()]  # of YOLOv5, 7 and 9
+    return inner[0] if inner else folder
 
 
 def _python_files(folder: Path) -> Iterator[Path]:

@@ -212,7 +212,7 @@ activation: nn.ReLU()
 arguments: {Squeeze: [in, 8]}
 backbone:
   - [-1, 1, Conv, [16, 3, 2]]
-  - [-1, 1, Halve, [32]]
+  - [-1, 1, halved, [32]]
   - [-1, 2, Twice, [32]]
   - [-1, 1, Conv, [32, 3, 2]]
   - [-1, 1, yolov7.DownC, [64]]
@@ -240,6 +240,10 @@ class Halve(nn.Module):
     def forward(self, x):
         halves = [x[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
         return self.conv(torch.cat(halves, 1))
+
+
+def halved(c1, c2):
+    return Halve(c1, c2)
 
 
 class OwnHead(Detect):

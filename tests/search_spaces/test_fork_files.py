@@ -78,6 +78,16 @@ class TestWholeFork:
             row = model(tmp_path, "[-1, 1, OfARepository, [32]]")
             assert summary(row) == "OfARepository(64, 32): 64x64x64 to 32x64x64"
 
+    def test_of_a_fork_of_yolov5_only_its_models_are_run(self, tmp_path: Path) -> None:
+        imports = f"{IMPORTS}from models.common import OfYolov5\n"
+        texts = {
+            "train.py": "raise RuntimeError('run')",
+            "models/common.py": IMPORTS + layer("OfYolov5"),
+            "models/experimental.py": imports + layer("Wider", "OfYolov5(c1, c2)"),
+        }
+        modules.load(write(tmp_path / "fork", texts))
+        assert summary(model(tmp_path, "[-1, 1, Wider, [32]]")) == "Wider(64, 32): 64x64x64 to 32x64x64"
+
     def test_any_other_folder_is_taken_as_it_is(self, tmp_path: Path) -> None:
         write(tmp_path, {"nn/modules/own.py": IMPORTS, "beside.py": IMPORTS})
         assert "'beside':" in packages.bundled(tmp_path)
