@@ -132,7 +132,9 @@ def _require_equal_conditions(name: str, definition: Definition, *, anyway: bool
     different = differences(definition.conditions, conditions_here(), versions_may_differ=anyway)
     if different:
         lines = "\n".join(f"  {line}" for line in different)
-        advice = "--anyway joins although versions of other packages than nas differ"
+        is_of_code = bool(differences(definition.conditions, conditions_here(), versions_may_differ=True))
+        install = "install the same nas, with the same source files, on all machines"
+        advice = install if is_of_code else "--anyway joins although versions of other packages than nas differ"
         raise StudyError(f"{name}: scores of this machine would not compare with the others':\n{lines}\n{advice}")
 
 

@@ -1050,7 +1050,10 @@ class TestJoining:
             another()
         assert f"  nas: 0.0 in the study, {here['nas']} here" in str(caught.value)
         assert f"  torch: 1.0 in the study, {here['torch']} here" in str(caught.value)
+        assert "--anyway" not in str(caught.value)
         shared(first).files.put(CONDITIONS, json.dumps({**here, "torch": "1.0"}).encode())
+        with pytest.raises(StudyError, match="--anyway joins"):
+            another()
         joined = join("small", storage=first.file.storage, runs=tmp_path / "anyway", anyway=True)
         assert joined.settings == first.settings
 
