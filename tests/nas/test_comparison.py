@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,12 @@ class TestMembers:
         assert 'id="fronts"' in page
         assert "<b>tpe" not in page
         assert len(page.encode()) < 5_000_000
+
+    def test_the_page_of_equal_settings_has_no_empty_table(self) -> None:
+        equal = "<p>Settings, space and data are equal.</p>"
+        assert equal not in render_comparison(comparison())
+        page = render_comparison(replace(comparison(), differences=()))
+        assert (equal in page, '<th scope="col">setting</th>' in page) == (True, False)
 
 
 def test_command_prints_json(make_study: Callable[..., Study]) -> None:

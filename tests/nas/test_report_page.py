@@ -173,7 +173,7 @@ class TestPage:
 
     def test_no_line_ends_within_an_operator(self, contents: Contents) -> None:
         page = render(replace(contents, front=[("1", "UIB 3, 4 · SE 9")]))
-        assert '<td><span class="operator">UIB 3, 4</span> · <span class="operator">SE 9</span></td>' in page
+        assert '<td><span class="operator">UIB 3, 4 ·</span> <span class="operator">SE 9</span></td>' in page
 
     def test_front_and_stock_model_are_rows(self, contents: Contents) -> None:
         assert [row[0] for row in contents.front] == ["2", "0"]
@@ -458,14 +458,16 @@ class TestCharts:
         ]
         figure = graph_objects.Figure()
         charts.add_confirmed(figure, VERDICT, records, ("gflops", "map50_95"))
-        (drawn,) = figure.data
-        assert list(drawn.x) == [6.0, 8.0]
-        assert list(drawn.y) == pytest.approx([0.415, 0.4])
-        assert list(drawn.error_y.array) == pytest.approx([0.005, 0.0])
-        assert list(drawn.error_y.arrayminus) == pytest.approx([0.01, 0.0])
-        assert "2 fresh seeds, on the images that the search chose by" in drawn.hovertext[0]
+        finalists, stock = figure.data
+        assert [one.name for one in figure.data] == ["fresh seeds", "stock, fresh seeds"]
+        assert (list(finalists.x), list(stock.x)) == ([6.0], [8.0])
+        assert list(finalists.y) == pytest.approx([0.415])
+        assert list(stock.y) == pytest.approx([0.4])
+        assert list(finalists.error_y.array) == pytest.approx([0.005])
+        assert list(finalists.error_y.arrayminus) == pytest.approx([0.01])
+        assert all("2 fresh seeds, on the images that the search chose by" in one.hovertext[0] for one in figure.data)
         charts.add_confirmed(figure, VERDICT, records, ("gflops", "map50"))
-        assert len(figure.data) == 1
+        assert len(figure.data) == 2
 
     def test_curves_are_sums_of_losses(self) -> None:
         epochs = [

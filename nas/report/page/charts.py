@@ -23,8 +23,9 @@ _FINDINGS = {Finding.BETTER: "#16a34a", Finding.WORSE: "#dc2626"}
 _ROW = 26
 """Height of a row of effects in pixels."""
 _STOCK = {"color": "#ea580c", "size": 15, "symbol": "star"}
-_MEASURED = {"color": "#8b95a5", "size": 11, "symbol": "diamond-open", "line": {"width": 2}}
-"""Marks of the stock model, and of latencies that were measured after a search."""
+_FRESH = {"size": 11, "symbol": "diamond-open", "line": {"width": 2}}
+_MEASURED = {**_FRESH, "color": "#8b95a5"}
+"""Marks of the stock model, of trainings with fresh seeds, and of latencies that were measured after a search."""
 _LEAST_POINTS = 2
 """Fewest epochs of which a curve is drawn."""
 
@@ -54,28 +55,31 @@ def add_confirmed(
     about = f"{len(verdict.seeds)} fresh seeds, on {html(verdict.images)}"
     figure.add_trace(
         graph_objects.Scatter(
-            x=[*(costs[one.fingerprint] for one in judged), stock],
-            y=[*(fmean(one.map50_95_by_seed) for one in judged), base],
+            x=[costs[one.fingerprint] for one in judged],
+            y=[fmean(one.map50_95_by_seed) for one in judged],
             mode="markers",
             name="fresh seeds",
-            marker={
-                "color": [*(_FINDINGS.get(one.finding, "#8b95a5") for one in judged), "#ea580c"],
-                "size": 11,
-                "symbol": [*("diamond-open" for _ in judged), "star-open"],  # the legend has the first
-                "line": {"width": 2},
-            },
+            marker={**_FRESH, "color": [_FINDINGS.get(one.finding, "#8b95a5") for one in judged]},
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [*((one.high - one.difference) / 100 for one in judged), 0.0],
-                "arrayminus": [*((one.difference - one.low) / 100 for one in judged), 0.0],
+                "array": [(one.high - one.difference) / 100 for one in judged],
+                "arrayminus": [(one.difference - one.low) / 100 for one in judged],
                 "thickness": 1.5,
                 "color": "#8b95a5",  # legible on white and in the dark
             },
-            hovertext=[
-                *(_hover_judged(one, about) for one in judged),
-                f"<b>{html(named)}</b><br>mAP50-95 {base:.3f}<br>{about}",
-            ],
+            hovertext=[_hover_judged(one, about) for one in judged],
+            hoverinfo="text",
+        )
+    )
+    figure.add_trace(
+        graph_objects.Scatter(
+            x=[stock],
+            y=[base],
+            mode="markers",
+            name="stock, fresh seeds",
+            marker={**_FRESH, "color": _STOCK["color"], "symbol": "star-open"},
+            hovertext=[f"<b>{html(named)}</b><br>mAP50-95 {base:.3f}<br>{about}"],
             hoverinfo="text",
         )
     )

@@ -77,8 +77,9 @@ def _sentence(text: str) -> Markup:
 
 def _with_whole_operators(summary: str) -> Markup:
     """Return an architecture, escaped, in which lines end between operators, not between one and its layers."""
-    parts = [f'<span class="operator">{escape(part)}</span>' for part in summary.split(SEPARATOR)]
-    return Markup(f"{SEPARATOR[:-1]} ".join(parts))  # noqa: S704 - escaped
+    dot = SEPARATOR.rstrip()  # within the element: a browser would break the line before it
+    parts = str(escape(summary)).replace(SEPARATOR, f'{dot}</span> <span class="operator">')
+    return Markup(f'<span class="operator">{parts}</span>')  # noqa: S704 - escaped
 
 
 def _in_script(value: object) -> str:
