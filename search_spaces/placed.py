@@ -16,6 +16,7 @@ from search_spaces import model_file
 from search_spaces.build import replace_layer
 from search_spaces.constructors import Reading
 from search_spaces.errors import SpecError
+from search_spaces.operators import user_classes
 from search_spaces.operators.constructor_names import constructed
 from search_spaces.operators.user_classes import UserClass
 
@@ -95,18 +96,13 @@ def replaced(stand_in: nn.Module, layer: nn.Module, placed: Placed) -> nn.Module
     Raises:
         SpecError: the class uses their names for something else.
     """
-    stores: tuple[Mapping[str, Any], ...] = (vars(layer), layer._modules, layer._parameters, layer._buffers)  # noqa: SLF001 - all that a module holds by name
-    taken = [name for name in _MARKS if any(name in store for store in stores)]
-    taken += [name for name in _MARKS if hasattr(type(layer), name) and not hasattr(nn.Module, name)]
+    taken = user_classes.marks_in(layer)
     if taken:
         raise SpecError(
-            f"{placed.found.name} of {placed.found.file}: Ultralytics sets {', '.join(_MARKS)} on every "
-            f"layer, and the class has {', '.join(dict.fromkeys(taken))} of its own (give it another name)"
+            f"{placed.found.name} of {placed.found.file}: Ultralytics sets {', '.join(user_classes.MARKS)} on every "
+            f"layer, and the class has {', '.join(taken)} of its own (give it another name)"
         )
     return replace_layer(stand_in, layer)
-
-
-_MARKS = ("i", "f", "type", "np")
 
 
 def notes(built: nn.Sequential) -> list[str]:

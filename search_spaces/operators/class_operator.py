@@ -4,6 +4,7 @@ A class that keeps channels and resolution, such as an attention, can be offered
 stand in a place is found by building it there and passing a map through it.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from search_spaces.errors import SpecError, in_one_line
 from search_spaces.operators import constructor_names
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Value
-from search_spaces.operators.user_classes import UserClass
+from search_spaces.operators.user_classes import UserClass, marks_in
 
 _SIZES = ((20, 20), (20, 28))
 """Heights and widths of the maps with which a class is tried."""
@@ -122,8 +123,15 @@ def _obstacle(
     """Build a class for a number of channels and pass maps through it; return what is wrong, or None."""
     named: Mapping[str, Any] = dict(parameters)
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.device("cpu"),
+            torch.no_grad(),
+            warnings.catch_warnings(action="ignore"),
+        ):
             built = build(**dict.fromkeys(names, channels), **named).eval()
+            if taken := marks_in(built):
+                return f"it has {', '.join(taken)} of its own, which Ultralytics sets on every layer (another name)"
             for size in _SIZES:
                 x = torch.randn(1, channels, *size)
                 y = built(x)

@@ -192,6 +192,18 @@ def preferred(sources: Sequence[Source]) -> Iterator[None]:
         _PREFERRED.reset(token)
 
 
+MARKS = ("i", "f", "type", "np")
+"""Attributes that Ultralytics sets on every layer."""
+
+
+def marks_in(layer: nn.Module) -> list[str]:
+    """Return which of these names a class uses for something else."""
+    stores: tuple[Mapping[str, Any], ...] = (vars(layer), layer._modules, layer._parameters, layer._buffers)  # noqa: SLF001 - all that a module holds by name
+    taken = [name for name in MARKS if any(name in store for store in stores)]
+    taken += [name for name in MARKS if hasattr(type(layer), name) and not hasattr(nn.Module, name)]
+    return list(dict.fromkeys(taken))
+
+
 def is_of_user(module: nn.Module) -> bool:
     """Return whether a module's class is one of a user's file."""
     return "nas_user_" in type(module).__module__

@@ -7,7 +7,7 @@ from torch import nn
 
 from search_spaces import build, model_reader
 from search_spaces.errors import SpecError
-from search_spaces.operators import modules, packages, user_classes
+from search_spaces.operators import Site, SiteKind, modules, packages, user_classes
 from search_spaces.placed import PLACED
 
 LAYER = """
@@ -234,3 +234,14 @@ def test_warnings_of_a_file_are_not_shown(tmp_path: Path) -> None:
     write(tmp_path, {"own.py": f"{IMPORTS}import warnings\nwarnings.warn('old', FutureWarning)\n{layer('Warns')}"})
     modules.load(tmp_path / "own.py")
     assert issubclass(user_classes.every("Warns")[0].module, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["f", "type"])
+def test_choice_with_an_attribute_that_ultralytics_sets_is_refused_by_trying(name: str, tmp_path: Path) -> None:
+    text = layer("Gate").replace("self.layer", f"self.{name}")
+    modules.load(write(tmp_path, {"own.py": IMPORTS + text}) / "own.py")
+    record = modules.offer("Gate")
+    assert record is not None
+    site = Site(path="", kind=SiteKind.LAYER, c_in=32, c_out=32, kernel=3, stride=1, groups=1, activation=nn.SiLU())
+    reason = record.incompatibility(site, {})
+    assert reason == f"it has {name} of its own, which Ultralytics sets on every layer (another name)"
