@@ -37,7 +37,8 @@ def describe(settings: "Settings", coverages: "Sequence[Coverage]" = ()) -> str:
     if settings.stock_only and not start:
         return "random: every stock model from scratch"
     without = "random: every candidate from scratch, since no stock model is trained first and no --weights are given"
-    return f"of {name}, where layers and shapes agree{taken}" if start else without
+    agree = "where layers and shapes agree"
+    return (f"of {name}, {agree}{taken}" if named else f"{agree}, of {name}") if start else without
 
 
 def coverage_in_words(coverage: "Coverage") -> str:

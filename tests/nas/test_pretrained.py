@@ -212,6 +212,8 @@ class TestSeveralMembers:
 
     def test_stock_models_alone_start_from_them(self, put: dict[str, Path], data: Path) -> None:
         study = Plan.of(self.request(data, stock_only=True)).begin()
+        described = initial_weights.describe(study.settings)
+        assert described.startswith(f"where layers and shapes agree, of v8n: {put['v8n']} (trained on coco.yaml, ")
         budgets = [study.scoring.budget(stock) for stock in study.space.stocks]
         assert [budget.weights for budget in budgets] == list(put.values())
         keys = [study.scoring._initial_weights(stock) for stock in study.space.stocks]
