@@ -11,6 +11,7 @@ from ultralytics.utils.ops import make_divisible
 
 from search_spaces import layers
 from search_spaces.errors import SpecError, shortened, typo_of
+from search_spaces.yaml_text import FULL_WIDTH
 
 SECTIONS = ("backbone", "head")
 
@@ -22,9 +23,6 @@ _MOST_REPEATS = 1000
 _MOST_ROWS = 10_000
 _LONGEST = 1000
 """Most characters of an argument."""
-
-_FULL_WIDTH = "\uff0c\uff1a\u3001\uff3b\uff3d\u3010\u3011\uff08\uff09"
-"""Punctuation of Chinese and Japanese keyboards, which YAML takes for text."""
 
 _VARIABLES = frozenset({"depth", "end2end", "kpt_shape", "max_channels", "nc", "reg_max", "scale", "width"})
 """Variables of Ultralytics' parser that an argument may name: they hold numbers and words of the file."""
@@ -251,7 +249,7 @@ def evaluated(text: str) -> Any:
         return text
     except (SyntaxError, TypeError, MemoryError, RecursionError):
         pass
-    hint = " (punctuation of another keyboard: , and : are meant)" if any(one in text for one in _FULL_WIDTH) else ""
+    hint = " (punctuation of another keyboard: , and : are meant)" if any(one in text for one in FULL_WIDTH) else ""
     raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}{hint}")
 
 

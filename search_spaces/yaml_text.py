@@ -12,6 +12,9 @@ import yaml
 from search_spaces.errors import SpecError, unwrapped
 from search_spaces.files import YAML_BYTES, read_plain_text
 
+FULL_WIDTH = "\uff0c\uff1a\u3001\uff3b\uff3d\u3010\u3011\uff08\uff09"
+"""Punctuation of Chinese and Japanese keyboards, which YAML takes for text."""
+
 _REPEATED = 100_000
 """Most values that aliases may repeat in one text; model files with anchors repeat dozens."""
 
@@ -65,8 +68,11 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
         document = yaml.load(text, Loader=UniqueKeysLoader if unique_keys else BoundedLoader)  # noqa: S506 - SafeLoaders
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        tab = " (indent with spaces, not with tabs)" if "'\\t'" in str(error.problem) else ""
-        raise SpecError(f"not YAML: {line}{error.problem}{tab}") from None
+        hint = " (indent with spaces, not with tabs)" if "'\\t'" in str(error.problem) else ""
+        written = text.splitlines()[error.problem_mark.line :][:1] if error.problem_mark else []
+        if any(one in FULL_WIDTH for one in "".join(written).partition("#")[0]):
+            hint = " (punctuation of another keyboard: , and : are meant)"
+        raise SpecError(f"not YAML: {line}{error.problem}{hint}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a ValueError: the 13th month of a date
         raise SpecError(f"not YAML: {unwrapped(error)}") from None
     if document is None:

@@ -38,6 +38,11 @@ MERGED = (
             "a:\n\t- 1\n",
             "not YAML: line 2: found character '\\t' that cannot start any token (indent with spaces, not with tabs)",
         ),
+        (
+            "a:\n  - [1\uff0c [2]]\n",
+            "not YAML: line 2: expected ',' or ']', but got '[' (punctuation of another keyboard: , and : are meant)",
+        ),
+        ("a: [1 [2]] # \uff0c\n", "not YAML: line 1: expected ',' or ']', but got '['"),
         ("a: !!python/object/apply:os.getcwd []\n", None),
         ("", "empty: a mapping is expected"),
         ("# nothing\n", "empty: a mapping is expected"),
