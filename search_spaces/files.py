@@ -35,12 +35,15 @@ def environment_problem(error: OSError, path: Path | None = None) -> Environment
     Args:
         path: file that was being written, where the error does not name it.
     """
-    if error.errno not in _OF_MACHINE:
+    why = error.strerror or os.strerror(error.errno or 0)
+    is_limited = error.errno == errno.EFBIG and why == os.strerror(errno.EFBIG)  # `read_plain` has other words
+    if error.errno not in _OF_MACHINE and not is_limited:
         return None
     place = path or error.filename or "a file"
-    why = error.strerror or os.strerror(error.errno)
     if error.errno in _NO_ROOM:
         remedy = f"make room there, {AGAIN}"
+    elif is_limited:
+        remedy = f"this shell, by ulimit -f, or the file system limits the size of files: solve that, {AGAIN}"
     elif error.errno in _NOT_ALLOWED:
         remedy = "make it writable for this user, or choose another folder: --runs for studies, NAS_CACHE for the cache"
     else:

@@ -304,6 +304,13 @@ class TestReading:
         assert database_problem(path) == "file is not a database"
 
 
+def test_file_size_that_the_shell_limits_is_told_from_a_file_that_is_too_large_to_be_read() -> None:
+    limited = OSError(errno.EFBIG, os.strerror(errno.EFBIG), "weights.pt")
+    assert "ulimit -f" in str(files.environment_problem(limited))
+    assert files.environment_problem(OSError(errno.EFBIG, "larger than 2 MB", "space.yaml")) is None
+    assert files.environment_problem(OSError("no number")) is None
+
+
 class TestLittleMemory:
     @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux")
     def test_command_in_too_small_an_address_space_ends_with_one_line(self) -> None:
