@@ -276,8 +276,7 @@ def _print(verdict: "Verdict", shown: str) -> None:
         rows: list[dict[str, Any]] = verdict.as_document()["finalists"]
         show.rows(rows, "csv", title="", columns={})
     else:
-        for line in verdict.lines():
-            show.text(line)
+        show.prose(verdict.lines())
 
 
 def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str]:

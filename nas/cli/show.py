@@ -41,6 +41,7 @@ _LABEL = 10
 """Width of the names before texts, in characters."""
 _COMMAND = re.compile(r"nas [a-z]+(?: [^\s()]+)?(?: --[a-z-]+(?: [^\s()-][^\s()]*)?)*")
 _IN_COLUMNS = re.compile(r"\S {2,}\S")
+_LABELLED = re.compile(r"\w+ {2,}")
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -252,6 +253,17 @@ def figure(name: str, value: Any) -> str:
 def text(line: str, *, end: str = "\n") -> None:
     """Print a text for people to stdout, as it is but for control characters."""
     print(printable(line), end=end)  # noqa: T201 - this is the output
+
+
+def prose(texts: Iterable[str]) -> None:
+    """Print lines to stdout; on a terminal, long ones are broken between words, and stay beside a name before them."""
+    to = console()
+    for line in texts:
+        label = _LABELLED.match(line)
+        name = label.group() if label else ""
+        said = line[len(name) :]
+        broken = _broken(said, max(_LAST, to.width - len(name))) if to.is_terminal else [said]
+        text(name + f"\n{' ' * len(name)}".join(broken))
 
 
 def result(line: str, document: Mapping[str, Any], shown: Literal["text", "json"]) -> None:

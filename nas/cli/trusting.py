@@ -93,8 +93,7 @@ def _show(report: "Trust | FurtherTrust", shown: str) -> None:
     if shown == "json":
         print(json.dumps(report.as_document(), indent=1))  # noqa: T201 - this is the output
     else:
-        for line in report.lines():
-            show.text(line)
+        show.prose(report.lines())
 
 
 def _of_several(names: list[str], runs: Path, *, measure: bool) -> "FurtherTrust":

@@ -221,3 +221,17 @@ def test_long_lines_are_broken_between_words_and_commands_stay_whole_on_a_termin
     broken = "no verdict before fresh seeds judge\n(nas confirm v9t-digits --seeds 5); it\nsays so"
     text = broken if is_terminal else " ".join(broken.split())
     assert printed.getvalue() == f"{text}\n{row}\n\nshort\n"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_results_in_words_are_broken_between_words_beside_their_name(
+    *, is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console = show.PrintableConsole(force_terminal=is_terminal, width=40)
+    monkeypatch.setattr(show, "console", lambda: console)
+    show.prose(
+        ["slope     the stock model still gains points in another epoch", "measure it: nas trust mine --measure"]
+    )
+    lines = ["slope     the stock model still gains", "          points in another epoch"]
+    expected = lines if is_terminal else [f"{lines[0]} {lines[1].strip()}"]
+    assert capsys.readouterr().out.splitlines() == [*expected, "measure it: nas trust mine --measure"]
