@@ -76,7 +76,7 @@ def _module_mistakes(document: Mapping[str, Any]) -> list[str]:
     mistakes: list[str] = []
     missing = missing_modules(document)
     for place, row in model_file.addressed(document):
-        if not model_file.is_row(row):
+        if not model_file.is_row(row) or not isinstance(row[3], list):  # `model_file.mistakes` reports it
             continue
         try:
             lowered = None if row[2] in HEADS else lower_row(row, missing)

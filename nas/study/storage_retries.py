@@ -74,6 +74,12 @@ def call_with_backoff(
     while True:
         try:
             result = call()
+        except LookupError as error:
+            if (
+                type(error) is not LookupError
+            ):  # SQLAlchemy raises that itself for a word that is none of an enumeration
+                raise
+            raise StudyError(f"{place}: the study's database is damaged: {unwrapped(error)} ({ADVICE})") from None
         except (SQLAlchemyError, StorageInternalError) as error:
             reason = _reason(_transient_cause(error, place))
             waited = clock() - began

@@ -108,6 +108,15 @@ class TestBackoff:
             call_with_backoff(call, "there", sleep=clock.sleep, clock=clock.read)
         assert clock.pauses == []
 
+    def test_word_that_is_none_of_an_enumeration_is_damage(self) -> None:
+        def call(error: Exception) -> None:
+            raise error
+
+        with pytest.raises(StudyError, match=r"^there: the study's database is damaged: 'x' is not among the defined"):
+            call_with_backoff(lambda: call(LookupError("'x' is not among the defined enum values")), "there")
+        with pytest.raises(KeyError):  # of a trial that does not exist
+            call_with_backoff(lambda: call(KeyError("no such trial")), "there")
+
     def test_study_waits_for_its_locked_database(
         self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -59,6 +59,10 @@ ROW_MISTAKES = [
         [-1, 1, "Conv", 3.5],
         "arguments: a list is expected in fourth place, got 3.5 ([from, repeats, module, arguments])",
     ),
+    (
+        [-1, 1, "C2f_UIB", 3],
+        "arguments: a list is expected in fourth place, got 3 ([from, repeats, module, arguments])",
+    ),
     (["a", 1, "Conv", [32]], "from: a layer's number, -1 or a list of them is expected in first place, got 'a'"),
     ([True, 1, "Conv", [32]], "from: a layer's number, -1 or a list of them is expected in first place, got True"),
     ([[-1, 99], 1, "Concat", [1]], "reads layer 99, which is not there (0 to 0, or -1)"),
