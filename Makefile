@@ -3,6 +3,7 @@
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+PROCESSES ?= $(shell echo $$(($$(nproc) + 1)))
 
 .PHONY: search test test-slow lint bench gpu docs clean
 
@@ -10,7 +11,7 @@ search: $(VENV)/installed
 	$(BIN)/nas search --space v9
 
 test: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal  # one more than cores: tests also wait
 
 test-slow: $(VENV)/installed-dev
 	$(BIN)/python -m pytest -m slow
