@@ -36,7 +36,7 @@ _NAME, _ACCURACY, _COST_ENDING = "model_name", "mAP_0.5:0.95", "_latency"
 _NAME_PATTERN = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_([0-9]+)")
 _FILES = "one such as YOLOBench's VOC_scratch_100epochs.csv"
 _MODELS = "models are called such as yolo3d1w25_160, yolo6l-d33w5_320 or yolo5n_480"
-_MOST_PIXELS = 8192
+_MOST_PIXELS, _MOST_LATENCY = 8192, 10**9
 _SHARES = {"1": 1.0, "67": 0.67, "6": 0.6, "33": 0.33, "75": 0.75, "5": 0.5, "25": 0.25}
 _SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0)}
 """Depth and width factors of a letter."""
@@ -208,8 +208,8 @@ def _mistakes(record: Mapping[str, str], cost: str, names: set[str]) -> Iterator
         yield f"{_NAME}: {name!r} is there twice (one row for each model)"
     if not 0 <= _number(record[_ACCURACY]) <= 1:
         yield f"{_ACCURACY}: no accuracy, got {record[_ACCURACY]!r} (a number from 0 to 1)"
-    if not 0 < _number(record[cost]) < inf:
-        yield f"{cost}: no latency, got {record[cost]!r} (a number above 0)"
+    if not 0 < _number(record[cost]) <= _MOST_LATENCY:
+        yield f"{cost}: no latency, got {record[cost]!r} (a number above 0, at most {_MOST_LATENCY:,})"
 
 
 def _number(text: str) -> float:

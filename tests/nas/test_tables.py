@@ -123,6 +123,7 @@ def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
         "yolo9n_160,37.3,0.01,0.02",
         RIGHT,
         "yolo5s_160,0.3,0,0.02",
+        "yolo5n_320,0.3,1e+308,0.02",
         "yolo5m_160",
         "yolo5l_0,0.3,1,1",
     )
@@ -134,10 +135,11 @@ def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
         f"{path}: line 3: model_name: no model of YOLOBench's, got 'yolo9n_160' ({models})",
         f"{path}: line 3: mAP_0.5:0.95: no accuracy, got '37.3' (a number from 0 to 1)",
         f"{path}: line 4: model_name: 'yolo5n_160' is there twice (one row for each model)",
-        f"{path}: line 5: ov_latency: no latency, got '0' (a number above 0)",
-        f"{path}: line 6: mAP_0.5:0.95: no accuracy, got '' (a number from 0 to 1)",
-        f"{path}: line 6: ov_latency: no latency, got '' (a number above 0)",
-        f"{path}: line 7: model_name: no resolution, got 'yolo5l_0' (from 1 to 8192 pixels)",
+        f"{path}: line 5: ov_latency: no latency, got '0' (a number above 0, at most 1,000,000,000)",
+        f"{path}: line 6: ov_latency: no latency, got '1e+308' (a number above 0, at most 1,000,000,000)",
+        f"{path}: line 7: mAP_0.5:0.95: no accuracy, got '' (a number from 0 to 1)",
+        f"{path}: line 7: ov_latency: no latency, got '' (a number above 0, at most 1,000,000,000)",
+        f"{path}: line 8: model_name: no resolution, got 'yolo5l_0' (from 1 to 8192 pixels)",
     ]
 
 
