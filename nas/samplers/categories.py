@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from search_spaces import Architecture, JoinedSpace, SearchSpace, Slot, Space
 from search_spaces import base as bases
+from search_spaces.architecture import STOCK
 
 SAME_OPERATOR = 0.7
 """Share of a slot that two choices have in common if only their operator is equal."""
@@ -51,18 +52,19 @@ class JoinedCategories:
 
     The product of two rows is a weighted mean of three parts. What crosses members is the first: per region (backbone
     or neck at one resolution), how alike the shares of the operators in its slots are (Bhattacharyya coefficient,
-    `sum(sqrt(p * q))`). The others are 0 between members: equal choices by slot, and the member itself, which counts
-    whole where no member has slots.
+    `sum(sqrt(p * q))`). There, too, layers that are left as they are say nothing of another member: how accurate its
+    stock model is has to be seen. The others are 0 between members: equal choices by slot, and the member itself, which
+    counts whole where no member has slots.
     """
 
     def __init__(self, space: JoinedSpace) -> None:
         self._space = space
         self._slots = {member.short_name: SlotCategories(member) for member in space.members}
         self._regions = {member.short_name: _regions(member) for member in space.members}
-        named = [(region, operator) for member in space.members for region, operator in _shared(member)]
-        self._shared = {key: column for column, key in enumerate(dict.fromkeys(named))}
+        named = [_key(member.short_name, *one) for member in space.members for one in _operators(member)]
+        self._by_region = {key: column for column, key in enumerate(dict.fromkeys(named))}
         self._first: dict[str, int] = {}
-        free = len(self._shared)
+        free = len(self._by_region)
         for name, slots in self._slots.items():
             self._first[name] = free
             free += 1 + len(slots)
@@ -91,7 +93,7 @@ class JoinedCategories:
             operators = [choices[slot.name].operator for slot in slots]
             for operator in dict.fromkeys(operators):
                 share = operators.count(operator) / len(operators) / len(regions)
-                row[self._shared[region, operator]] = math.sqrt(_OPERATORS * share)
+                row[self._by_region[_key(name, region, operator)]] = math.sqrt(_OPERATORS * share)
         return row
 
 
@@ -121,7 +123,12 @@ def _regions(space: SearchSpace) -> dict[_Region, list[Slot]]:
     return regions
 
 
-def _shared(space: SearchSpace) -> Iterator[tuple[_Region, str]]:
+def _key(member: str, region: _Region, operator: str) -> tuple[str, _Region, str]:
+    """Return what a column of operators by region is of; the member is left out where all share it."""
+    return member if operator == STOCK.operator else "", region, operator
+
+
+def _operators(space: SearchSpace) -> Iterator[tuple[_Region, str]]:
     """Yield each operator of each slot, with the slot's region."""
     for region, slots in _regions(space).items():
         yield from ((region, operator) for slot in slots for operator in slot.operators)

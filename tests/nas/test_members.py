@@ -555,6 +555,7 @@ class TestEncoding:
         alike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": uib}))
         unlike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": other}))
         assert unlike == 0 < alike < 0.5
+        assert self.shared(encoding, eight.stock, nine.stock) == 0  # how accurate each is, has to be seen
 
     def test_member_without_scores_is_predicted_with_less_certainty(
         self, encoding: Encoding, joined: JoinedSpace
