@@ -87,5 +87,6 @@ def require_file(space: str | os.PathLike[str]) -> Path:
     if not path.is_file():
         meant = _space_of(name.removesuffix(".yaml"))
         hint = nearest(name, by_name) if meant is None else f"did you mean {meant!r}?"
-        raise SpecError(f"space: no such space or file, got {name!r} ({hint}, or a path)")
+        also = " or a path" if hint.endswith("?") else ", or a path"
+        raise SpecError(f"space: no such space or file, got {name!r} ({hint}{also})")
     return path

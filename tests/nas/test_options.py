@@ -245,13 +245,13 @@ def test_a_space_that_does_not_exist_is_refused_without_pytorch(command: str) ->
         "print(result.stderr, end='')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout == "space: no such space or file, got 'v99' (did you mean 'v9'?, or a path)\n"
+    assert done.stdout == "space: no such space or file, got 'v99' (did you mean 'v9'? or a path)\n"
 
 
 WRONG_CALLS = {
     "nas.search(space='v99', trials=0)": (
         "trials: input should be at least 1, got 0 (from 1 to 1000000)\n"
-        "space: no such space or file, got 'v99' (did you mean 'v9'?, or a path)"
+        "space: no such space or file, got 'v99' (did you mean 'v9'? or a path)"
     ),
     "nas.search(spaces='v9')": "spaces: nas.search has no such argument, got 'v9' (did you mean 'space'?)",
     "nas.search(runs=None)": "runs: a path is expected, got None",

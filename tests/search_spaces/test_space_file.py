@@ -498,7 +498,7 @@ def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
         load(tmp_path / "binary.yaml")
     with pytest.raises(SpecError) as caught:
         load("v88")
-    assert str(caught.value) == "space: no such space or file, got 'v88' (did you mean 'v8'?, or a path)"
+    assert str(caught.value) == "space: no such space or file, got 'v88' (did you mean 'v8'? or a path)"
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
 def test_model_of_a_family_is_answered_with_its_space(name: str, meant: str) -> None:
     with pytest.raises(SpecError) as caught:
         load(name)
-    assert str(caught.value) == f"space: no such space or file, got {name!r} (did you mean {meant!r}?, or a path)"
+    assert str(caught.value) == f"space: no such space or file, got {name!r} (did you mean {meant!r}? or a path)"
 
 
 def test_space_around_a_model_of_ultralytics_that_has_none_is_derived(tmp_path: Path) -> None:
