@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from search_spaces.errors import SpecError, in_one_line, shortened
+from search_spaces.errors import SpecError, in_one_line
 from search_spaces.files import YAML_BYTES, read_plain_text
 from search_spaces.operators import missing_imports
 
@@ -70,7 +70,7 @@ def read_python(path: Path) -> str:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except (SyntaxError, ValueError):
         raise SpecError(
-            f"{shortened(str(path))}: not a text file (UTF-8 is expected, or a first line that names another encoding: "
+            f"{path}: not a text file (UTF-8 is expected, or a first line that names another encoding: "
             "# -*- coding: gbk -*-)"
         ) from None
     return text if encoding in {"utf-8", "utf-8-sig"} else _ENCODING.sub(r"\1utf-8", text, count=1)  # as copies are

@@ -112,7 +112,7 @@ def test_study_that_cannot_be_read_is_named(
 
     monkeypatch.setattr(Study, "verdict", unreadable)
     assert findings_of(searched) == Findings()
-    assert "of the studies beside small: small-confirm/study.json: cannot be read" in caplog.text
+    assert "effects of small: small-confirm/study.json: cannot be read" in caplog.text
 
 
 def test_studies_beside_one_whose_runs_have_no_end_are_sent(

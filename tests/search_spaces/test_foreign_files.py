@@ -32,6 +32,7 @@ FILES = {
 FOLDER = Path(__file__).parents[2].parent / "shared" / "published"
 
 ULTRALYTICS = sorted(path.name for path in (Path(cfg.__file__).parent / "models").rglob("*.yaml"))
+DOWNLOADING = "yolo11-cls-resnet18.yaml"
 
 each_article = pytest.mark.parametrize("article", FILES)
 
@@ -177,11 +178,20 @@ class TestTranslation:
         once = foreign_files.translate(published(article), as_printed=True).document
         assert foreign_files.translate(once, as_printed=True).document == once
 
-    @pytest.mark.parametrize("name", ULTRALYTICS)
+    @pytest.mark.parametrize("name", [name for name in ULTRALYTICS if name != DOWNLOADING])
     def test_ultralytics_files_are_read_as_they_are(self, name: str) -> None:
         document = tasks.yaml_model_load(name)
         for as_printed in (False, True):
             assert foreign_files.translate(document, as_printed=as_printed) == Translation(document=document)
+
+    def test_weights_that_a_file_of_ultralytics_would_download_are_left_out(self) -> None:
+        document = tasks.yaml_model_load(DOWNLOADING)
+        translated = foreign_files.translate(document)
+        assert translated.document["backbone"] == [[-1, 1, "TorchVision", [512, "resnet18", None, True, 2]]]
+        assert translated.notes == (
+            "TorchVision: its weights, which a model file may not ask to download, are left out",
+        )
+        assert translated.document | {"backbone": document["backbone"]} == document
 
     @pytest.mark.parametrize("family", ["v5", "v8", "v9", "v10", "v11", "v12", "v26"])
     def test_files_of_this_package_are_not_changed(self, family: str, space_of: Callable[[str], SearchSpace]) -> None:

@@ -61,7 +61,7 @@ class TestEncodings:
     def test_file_of_a_folder_that_is_no_text_is_named(self, tmp_path: Path) -> None:
         write(tmp_path, {"one.py": IMPORTS})
         (tmp_path / "other.py").write_text(self.TEXT, encoding="gbk")
-        with pytest.raises(SpecError, match=r"other.py': not a text file \(UTF-8 is expected, or a first line"):
+        with pytest.raises(SpecError, match=r"/other\.py: not a text file \(UTF-8 is expected, or a first line"):
             modules.read(tmp_path)
 
 
