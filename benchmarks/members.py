@@ -1,4 +1,4 @@
-"""What learning across members is worth where they have slots: whole searches with accuracies that are made up.
+"""Compare searches of several members with and without learning across them, on accuracies that are made up.
 
     python -m benchmarks.members search [--seeds 8] [--trials 30] [--results FILE]     # goes on where it was stopped
     python -m benchmarks.members table [--results FILE]
@@ -70,7 +70,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What is true in one made-up world.
+    """True accuracies and costs of the architectures in one made-up world.
 
     Attributes:
         agreement: between members, 0 to 1.

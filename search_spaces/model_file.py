@@ -11,7 +11,7 @@ from ultralytics.utils.ops import make_divisible
 
 from search_spaces import layers
 from search_spaces.errors import SpecError, shortened, typo_of
-from search_spaces.yaml_text import FULL_WIDTH
+from search_spaces.yaml_text import hint_of_keyboard
 
 SECTIONS = ("backbone", "head")
 
@@ -249,8 +249,7 @@ def evaluated(text: str) -> Any:
         return text
     except (SyntaxError, TypeError, MemoryError, RecursionError):
         pass
-    hint = " (punctuation of another keyboard: , and : are meant)" if any(one in text for one in FULL_WIDTH) else ""
-    raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}{hint}")
+    raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}{hint_of_keyboard(text)}")
 
 
 def channel_mistakes(module: str, arguments: Sequence[Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ import yaml
 from search_spaces.errors import SpecError, unwrapped
 from search_spaces.files import YAML_BYTES, read_plain_text
 
-FULL_WIDTH = "\uff0c\uff1a\u3001\uff3b\uff3d\u3010\u3011\uff08\uff09"
+_FULL_WIDTH = "\uff0c\uff1a\u3001\uff3b\uff3d\u3010\u3011\uff08\uff09"
 """Punctuation of Chinese and Japanese keyboards, which YAML takes for text."""
 
 _REPEATED = 100_000
@@ -70,8 +70,7 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         hint = " (indent with spaces, not with tabs)" if "'\\t'" in str(error.problem) else ""
         written = text.splitlines()[error.problem_mark.line :][:1] if error.problem_mark else []
-        if any(one in FULL_WIDTH for one in "".join(written).partition("#")[0]):
-            hint = " (punctuation of another keyboard: , and : are meant)"
+        hint = hint_of_keyboard("".join(written).partition("#")[0]) or hint
         raise SpecError(f"not YAML: {line}{error.problem}{hint}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a ValueError: the 13th month of a date
         raise SpecError(f"not YAML: {unwrapped(error)}") from None
@@ -146,3 +145,8 @@ class UniqueKeysLoader(BoundedLoader):
                     )
                 keys.add((key.tag, key.value))
         return node
+
+
+def hint_of_keyboard(text: str) -> str:
+    """Return the remedy for a text with punctuation of another keyboard, for the end of a message; empty for others."""
+    return " (punctuation of another keyboard: , and : are meant)" if any(one in _FULL_WIDTH for one in text) else ""

@@ -107,9 +107,8 @@ class Watching:
             return False
         name, outcome = f"{member} stock" if member else "stock model", files.read_outcome()
         has_begun = not member or files.folder.is_dir()
-        if outcome is None and has_begun and key not in self._printed and self._live is None and not err.is_quiet:
-            if study.is_fetched_later(files):
-                return False
+        is_shown = self._live is None and not err.is_quiet and key not in self._printed
+        if outcome is None and has_begun and is_shown and not study.is_fetched_later(files):
             self._printed[key] = ("running", None)
             host = study.stock_training_host(member)
             waiting = "" if member else ", which this machine waits for"  # of several it trains another one meanwhile

@@ -22,6 +22,7 @@ from nas.study.folders import storage_file
 from nas.study.server_connections import require_private_password_file, server_options, with_server_timeouts
 from nas.study.storage_retries import (
     ADVICE,
+    NOT_ALLOWED,
     RetryingStorage,
     call_with_backoff,
     machine_problem,
@@ -44,8 +45,6 @@ _SERVER = (
 _DRIVER = "the driver of PostgreSQL: pip install 'nas-for-yolo[postgres]', and an address postgresql://me@host/name"
 _UNREADABLE = ("disk I/O error", "disk is full", "locked")
 """Texts of SQLite's errors on a database that may be a whole one."""
-_NOT_ALLOWED = ("readonly database", "unable to open database file")
-"""The same where this user may not write beside it, as SQLite must, also to read."""
 _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
 """User attributes of Optuna's study: the study's id, and its folder on each machine."""
 TRIALS = "trials"
@@ -161,7 +160,7 @@ def holds_trials(path: Path) -> bool:
 
 def unreadable(error: sqlite3.Error, path: Path) -> EnvironmentProblem | None:
     """Return an error of SQLite on a file that may be a whole one, such as on a full disk; None for other errors."""
-    if any(word in str(error) for word in _NOT_ALLOWED):
+    if any(word in str(error) for word in NOT_ALLOWED):
         return EnvironmentProblem(f"{path}: cannot be read: {error} (make it and its folder writable for this user)")
     if not any(word in str(error) for word in _UNREADABLE):
         return None

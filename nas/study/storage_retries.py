@@ -35,7 +35,8 @@ _AWAY = ("locked", "busy")
 _FULL = ("disk is full", "no space left", "disk full")
 _IO_ERROR = "disk i/o error"
 _LEAST_BYTES = 2**16
-_NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
+NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
+"""Texts of errors where this user may not write; SQLite must write beside a database also to read it."""
 _DAMAGED = ("malformed", "not a database", "could not decode", "no such table", "no such column")
 
 ADVICE = (
@@ -75,9 +76,8 @@ def call_with_backoff(
         try:
             result = call()
         except LookupError as error:
-            if (
-                type(error) is not LookupError
-            ):  # SQLAlchemy raises that itself for a word that is none of an enumeration
+            # SQLAlchemy raises the class itself for a word that is none of an enumeration, Optuna its `KeyError`
+            if type(error) is not LookupError:
                 raise
             raise StudyError(f"{place}: the study's database is damaged: {unwrapped(error)} ({ADVICE})") from None
         except (SQLAlchemyError, StorageInternalError) as error:
@@ -128,7 +128,7 @@ def _passes(error: SQLAlchemyError) -> bool:
     text = str(error.orig).lower()
     if "sqlite" in type(error.orig).__module__:
         return isinstance(error, OperationalError) and any(word in text for word in _AWAY)
-    lasting = any(word in text for word in (*_FULL, *_NOT_ALLOWED))
+    lasting = any(word in text for word in (*_FULL, *NOT_ALLOWED))
     return error.connection_invalidated or (isinstance(error, OperationalError | InterfaceError) and not lasting)
 
 
@@ -138,7 +138,7 @@ def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
     if any(word in text for word in _FULL) or (_IO_ERROR in text and _is_full(Path(place))):
         remedy = f"make room there, {AGAIN}"
         return EnvironmentProblem(f"{place}: cannot be written: the disk is full ({remedy})")
-    if any(word in text for word in _NOT_ALLOWED):
+    if any(word in text for word in NOT_ALLOWED):
         return EnvironmentProblem(f"{place}: cannot be written ({_reason(error)}; make it writable for this user)")
     if isinstance(error, DatabaseError) and any(word in text for word in _DAMAGED):
         return StudyError(f"{place}: the study's database is damaged: {_reason(error)} ({ADVICE})")

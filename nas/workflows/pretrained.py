@@ -72,8 +72,10 @@ def _released(names: list[str], fetching: Callable[[str], AbstractContextManager
     by_name: dict[str, Released] = {}
     mistakes: list[str] = []
     for name, path in paths.items():
+        if path is None:
+            continue
         try:
-            by_name |= {} if path is None else {name: released.describe(path, name)}
+            by_name[name] = released.describe(path, name)
         except DataError as error:
             mistakes.append(f"weights: {error}")
     if mistakes:

@@ -65,7 +65,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     pairs = _pairs(arguments)
     data = [(key, value) for key, value in _settings_of_files(pairs) if key == "data"]
     typed = {key: value for key, value in (*data, *pairs) if value.lower() not in _NOTHING}
-    uses_data = not _PREDICTING & {*arguments, typed.get("mode")}
+    uses_data = not _PREDICTING & _words(arguments)
     checkpoint_settings.guard(typed, uses_data=uses_data, trusted=trusted, require_harmless=harmless.require)
     crop_folders.guard()
     shown_names.guard()
@@ -89,7 +89,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     YAML.load = load
 
 
-_WITHOUT_TRAINING = {*MODES} - {"train"} | {f"mode={mode}" for mode in MODES if mode != "train"}
+_WITHOUT_TRAINING = {*MODES} - {"train"}
 _PREDICTING = {"predict", "track"}
 """Modes that read no data set."""
 _NOTHING, _SWITCHES = {"", "none", "null"}, {"true", "false"}
@@ -97,6 +97,11 @@ _NOTHING, _SWITCHES = {"", "none", "null"}, {"true", "false"}
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
     return [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
+
+
+def _words(arguments: Sequence[str]) -> set[str]:
+    """Return the arguments, and the mode where it is given as `mode=...`."""
+    return {*arguments, dict(_pairs(arguments)).get("mode", "")}
 
 
 def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
@@ -163,7 +168,7 @@ def _require_batch(arguments: Sequence[str], batch: str) -> None:
         is_less = float(batch) < 1
     except ValueError:  # no number: Ultralytics says so
         return
-    if is_less and {*arguments} & _WITHOUT_TRAINING:
+    if is_less and _words(arguments) & _WITHOUT_TRAINING:
         raise SpecError(f"batch: one image or more, got {batch} (less has a meaning in trainings alone)")
 
 
