@@ -1,158 +1,72 @@
-"""Compare searches of several members with and without learning across them, on accuracies that are made up.
+"""Compare what the surrogate learns across members with what it learns where a part of that is removed.
 
-    python -m benchmarks.members search [--seeds 8] [--trials 30] [--results FILE]     # goes on where it was stopped
+    python -m benchmarks.members predict [--seeds 8] [--results FILE]
+    python -m benchmarks.members search [--seeds 8] [--trials 30] [--results FILE]
     python -m benchmarks.members table [--results FILE]
 
-No table of trained models has both families and operators at slots, so what is true is made up, and known. Accuracy is
-that of the member's stock model, 7 points for a factor of e in GFLOPs, and the worth of the operator in each slot; on
-it lies noise between seeds. *Agreement* is the share of the variance of worth that belongs to an operator in a region
-(backbone or neck, at one resolution), and so is the same in all members; the rest belongs to the operator in the slot
-of one member.
+`predict` and `search` go on where they were stopped.
 
-The search is that of the command: the stock models, then proposals of `ours`. It is compared with the same one of which
-a part is removed:
+Accuracies are made up (`benchmarks/made_up_members.py`), in worlds in which members agree about operators more or less.
 
-- `ours`: members share columns for operators by region, costs and scaling factors;
-- `regions apart`: an operator in a region of one member says nothing of the others;
+- `ours`: members share costs, scaling factors, and operators by region as far as the trials say so;
+- `regions alike`: an operator in a region of one member always counts in the others;
+- `regions apart`: it never does;
 - `apart`: nothing says anything of another member, costs neither.
 
-A search is scored by the hypervolume of true accuracies and GFLOPs after 10, 20 and all trials, as a share of that
-which all three searches of one seed have found together.
+`predict` fits the surrogate to the stock models and to architectures that were drawn, and compares its predictions of
+others with the truth: the root of the mean squared error, in points.
+
+`search` searches as the command does: the stock models, then proposals of `ours`. A search is scored by the hypervolume
+of true accuracies and GFLOPs after 10, 20 and all trials, as a share of that which all four searches of one seed have
+found together.
 """
 
 import argparse
 import random
-import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
-from math import log, sqrt
+from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from unittest import mock
 
 import numpy as np
 import optuna
 from scipy.stats import t as student
 
 from benchmarks import results_file
+from benchmarks.made_up_members import (
+    AGREEMENTS,
+    APART,
+    CLASSES,
+    NOISE,
+    OURS,
+    PIXELS,
+    WAYS,
+    Apart,
+    Point,
+    Truth,
+    costs,
+    learning,
+    space,
+)
+from nas.algorithms.gaussian_process import Surrogate
 from nas.algorithms.hypervolume import hypervolume, reference_point
 from nas.algorithms.pareto import directions_for
-from nas.algorithms.proposer import Candidates
 from nas.records.trial_attributes import ACCURACY, FINGERPRINT
-from nas.samplers.categories import JoinedCategories, Row
 from nas.samplers.encoding import Encoding
 from nas.samplers.factory import make_sampler
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.samplers.suggest import suggest
 from nas.settings import Settings
-from search_spaces import Architecture, JoinedSpace, joined_file
-from search_spaces import base as bases
+from search_spaces import Architecture
 from trials import Budget, Limits
-from trials.costing import space_costs
 
-SPACES, CLASSES, PIXELS = "v8n,v9t,v11n,v26n", 3, 640
-AGREEMENTS = (0.0, 0.5, 1.0)
-AFTER = (10, 20)
-WAYS = ("ours", "regions apart", "apart")
 RESULTS = Path("benchmarks/results/members.csv")
-STOCKS, WORTH, OWN, NOISE = 0.01, 0.008, 0.003, 0.005
-"""Standard deviations: of the stock models beside their costs, of the worth of all slots together, of what one
-architecture has for itself, and of the noise of a training."""
-_FAR = 1000.0
-"""Distance at which the surrogate's kernel is 0, whatever its length scales are."""
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """True accuracies and costs of the architectures in one made-up world.
-
-    Attributes:
-        agreement: between members, 0 to 1.
-        seed: of this world.
-    """
-
-    agreement: float
-    seed: int
-
-    def point(self, architecture: Architecture) -> Point:
-        """Return true accuracy and GFLOPs."""
-        member, gflops = space().member_of(architecture), costs().cost(architecture).gflops
-        name, choices = member.short_name, member.choices(architecture)
-        worth = sum(self._worth(name, slot, choice.operator) for slot, choice in choices.items())
-        bought = 0.07 * log(gflops / 7)
-        stock, own = self._about(name, STOCKS), self._about(architecture.fingerprint, OWN)
-        return 0.4 + stock + bought + worth / sqrt(len(choices)) + own, gflops
-
-    def measured(self, architecture: Architecture) -> float:
-        """Return the accuracy of one training."""
-        return self.point(architecture)[0] + self._about(f"noise {architecture.fingerprint}", NOISE)
-
-    def _worth(self, member: str, slot: str, operator: str) -> float:
-        if operator == "stock":
-            return 0.0
-        region = regions()[member, slot]
-        shared = self._about(f"{region} {operator}", WORTH)
-        own = self._about(f"{member} {slot} {operator}", WORTH)
-        return sqrt(self.agreement) * shared + sqrt(1 - self.agreement) * own
-
-    def _about(self, name: str, deviation: float) -> float:
-        """Return the same number for the same name, 0 on average."""
-        return random.Random(zlib.crc32(f"{self.seed} {name}".encode())).gauss(0.0, deviation)
-
-
-@cache
-def space() -> JoinedSpace:
-    """Return the space that is searched."""
-    loaded = joined_file.load(SPACES)
-    if not isinstance(loaded, JoinedSpace):
-        raise TypeError(f"several spaces are expected, got {SPACES}")
-    return loaded
-
-
-@cache
-def costs() -> space_costs.SpaceCosts:
-    """Return the costs of the space."""
-    return space_costs.table(space(), CLASSES, PIXELS)
-
-
-@cache
-def regions() -> dict[tuple[str, str], str]:
-    """Return the region of each slot of each member."""
-    found = {}
-    for member in space().members:
-        base = bases.load(member.base, member.scale)
-        for slot in member.slots:
-            found[member.short_name, slot.name] = f"{base.section(slot.layer)} {base.stage(slot.layer)}"
-    return found
-
-
-class RegionsApart(JoinedCategories):
-    """Columns of which operators by region are each member's own."""
-
-    def of(self, architecture: Architecture) -> Row:
-        """Return the row of an architecture; each member has a copy of all columns."""
-        place = self._space.member_names.index(self._space.member_name(architecture))
-        return {place * self._count + column: weight for column, weight in super().of(architecture).items()}
-
-    def __len__(self) -> int:
-        return len(self._space.members) * self._count
-
-
-class Apart(Encoding):
-    """Encoding with a further continuous feature, by which members lie far from each other."""
-
-    def of(self, architectures: Sequence[Architecture]) -> Candidates:
-        """Encode architectures, one row each."""
-        found, names = super().of(architectures), self._space.member_names
-        places = [_FAR * names.index(self._space.member_of(one).short_name) for one in architectures]
-        continuous = np.column_stack([found.features.continuous, places])
-        return replace(found, features=replace(found.features, continuous=continuous))
+AFTER = (10, 20)
+FITTED_TO, PREDICTED, CHANGED = (15, 30, 60, 120), 200, 0.4
+"""Architectures that the surrogate is fitted to, and that it predicts; share of slots whose choice is drawn."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +83,88 @@ class Search:
     way: str
     trials: int
     share: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Error of one surrogate: a row of the file of predictions.
+
+    Attributes:
+        way: what the surrogate learns across members, one of `WAYS`.
+        trials: which it is fitted to.
+        error: root of the mean squared difference to the true accuracies, in points.
+        transfer: between members, as fitted.
+    """
+
+    agreement: float
+    seed: int
+    way: str
+    trials: int
+    error: float
+    transfer: float
+
+
+def predictions_file(results: Path) -> Path:
+    """Return the file of predictions beside that of searches."""
+    return results.with_name(f"{results.stem}-predictions.csv")
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Fit and compare the surrogates that the file lacks."""
+    file = predictions_file(options.results)
+    there = {(row.agreement, row.seed) for row in results_file.read(file, Prediction)}
+    for truth in _worlds(options.seeds, there):
+        results_file.append(file, list(_predictions(truth)))
+
+
+def _predictions(truth: Truth) -> Iterator[Prediction]:
+    """Yield the errors in one world, of surrogates that are fitted to the same architectures."""
+    rng, joined = random.Random(truth.seed), space()
+    drawn = [*joined.stocks, *(_drawn(rng) for _ in range(max(FITTED_TO) + PREDICTED))]
+    accuracies = np.array([truth.measured(one) for one in drawn])
+    true = np.array([truth.point(one)[0] for one in drawn[-PREDICTED:]])
+    feasible = FeasibilityFilter(joined, costs, Limits())
+    for way in WAYS:
+        kind = Apart if way == APART else Encoding
+        features = kind(joined, feasible.extremes(), feasible.figures, ("gflops",)).of(drawn).features
+        for count in FITTED_TO:
+            with learning(way):
+                surrogate = Surrogate.fit(features[np.arange(count)], accuracies[:count], NOISE)
+            means, _ = surrogate.predict(features[np.arange(len(drawn) - PREDICTED, len(drawn))])
+            error = 100 * sqrt(fmean((means - true) ** 2))
+            yield Prediction(truth.agreement, truth.seed, way, count, round(error, 4), surrogate.transfer)
+
+
+def _drawn(rng: random.Random) -> Architecture:
+    """Return an architecture of any member, some slots of which have another operator or choice."""
+    member = rng.choice(space().members)
+    return member.of({slot.name: rng.choice(slot.choices) for slot in member.slots if rng.random() < CHANGED})
+
+
+def search(options: argparse.Namespace) -> None:
+    """Make the searches that the file lacks."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    there = {(row.agreement, row.seed) for row in results_file.read(options.results, Search)}
+    for truth in _worlds(options.seeds, there):
+        results_file.append(options.results, list(_searches(truth, options.trials)))
+
+
+def _worlds(seeds: int, there: set[tuple[float, int]]) -> Iterator[Truth]:
+    """Yield the worlds that a file lacks."""
+    for seed, agreement in product(range(seeds), AGREEMENTS):
+        if (agreement, seed) not in there:
+            yield Truth(agreement=agreement, seed=seed)
+
+
+def _searches(truth: Truth, trials: int) -> Iterator[Search]:
+    """Yield the results of one world, searched in every way."""
+    found = {way: searched(truth, way, trials) for way in WAYS}
+    together = [point for points in found.values() for point in points]
+    directions, reference = directions_for(costs=1), reference_point(together, directions_for(costs=1))
+    whole = hypervolume(together, directions, reference)
+    for (way, points), after in product(found.items(), sorted({*AFTER, trials})):
+        share = hypervolume(points[:after], directions, reference) / whole
+        yield Search(truth.agreement, truth.seed, way, after, round(share, 4))
 
 
 def searched(truth: Truth, way: str, trials: int) -> list[Point]:
@@ -192,7 +188,7 @@ def searched(truth: Truth, way: str, trials: int) -> list[Point]:
     for stock in joined.stocks:
         study.enqueue_trial(joined.values(stock))
     points = []
-    with _learning(way):
+    with learning(way):
         for _ in range(trials):
             trial = study.ask()
             architecture = suggest(trial, joined)
@@ -204,53 +200,34 @@ def searched(truth: Truth, way: str, trials: int) -> list[Point]:
     return points
 
 
-@contextmanager
-def _learning(way: str) -> Iterator[None]:
-    """Let the sampler learn across members as a way says."""
-    with ExitStack() as patched:
-        if way != "ours":
-            patched.enter_context(mock.patch("nas.samplers.encoding.categories_of", RegionsApart))
-        if way == "apart":
-            patched.enter_context(mock.patch("nas.samplers.ehvi_sampler.Encoding", Apart))
-        yield
-
-
-def search(options: argparse.Namespace) -> None:
-    """Make the searches that the file lacks."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    there = {(row.agreement, row.seed) for row in results_file.read(options.results, Search)}
-    for seed, agreement in product(range(options.seeds), AGREEMENTS):
-        if (agreement, seed) in there:
-            continue
-        truth = Truth(agreement=agreement, seed=seed)
-        results_file.append(options.results, list(_compared(truth, options.trials)))
-
-
-def _compared(truth: Truth, trials: int) -> Iterator[Search]:
-    """Yield the results of one world, searched in every way."""
-    found = {way: searched(truth, way, trials) for way in WAYS}
-    together = [point for points in found.values() for point in points]
-    directions, reference = directions_for(costs=1), reference_point(together, directions_for(costs=1))
-    whole = hypervolume(together, directions, reference)
-    for (way, points), after in product(found.items(), sorted({*AFTER, trials})):
-        share = hypervolume(points[:after], directions, reference) / whole
-        yield Search(truth.agreement, truth.seed, way, after, round(share, 4))
-
-
 def table(options: argparse.Namespace) -> None:
-    """Print the shares, and the differences to `ours`, paired by seed."""
-    shares: dict[tuple[str, int, str], list[float]] = defaultdict(list)
-    for row in sorted(results_file.read(options.results, Search), key=lambda one: (one.seed, one.agreement)):
+    """Print errors and shares, and the differences to `ours`, paired by world."""
+    predictions = results_file.read(predictions_file(options.results), Prediction)
+    _compare("error, points", [(row, row.error) for row in predictions])
+    found: dict[tuple[float, int], list[float]] = defaultdict(list)
+    for row in predictions:
+        if row.way == OURS:
+            found[row.agreement, row.trials].append(row.transfer)
+    for (agreement, trials), transfers in sorted(found.items()):
+        print(f"mean transfer that `ours` finds, agreement {agreement:g}, {trials} trials: {fmean(transfers):.2f}")
+    _compare("share", [(row, row.share) for row in results_file.read(options.results, Search)])
+
+
+def _compare(name: str, results: Iterable[tuple[Prediction | Search, float]]) -> None:
+    """Print a table of a result by agreement and number of trials."""
+    cells: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for row, result in sorted(results, key=lambda one: (one[0].seed, one[0].agreement)):
         for agreement in (f"{row.agreement:g}", "any"):
-            shares[agreement, row.trials, row.way].append(row.share)
-    print("| agreement | trials | worlds | ours | regions apart | less ours | apart | less ours |")
-    print("|---|---|---|---|---|---|---|---|")
-    for agreement, after in dict.fromkeys((agreement, after) for agreement, after, _ in sorted(shares)):
-        ours, *others = (shares[agreement, after, way] for way in WAYS)
-        cells = [agreement, str(after), str(len(ours)), f"{fmean(ours):.3f}"]
-        for other in others:
-            cells += [f"{fmean(other):.3f}", _difference([one - our for one, our in zip(other, ours, strict=True)])]
-        print(f"| {' | '.join(cells)} |")
+            cells[agreement, row.trials, row.way].append(result)
+    others = "".join(f" {way} | less `ours` |" for way in WAYS[1:])
+    print(f"\n| agreement | trials | worlds | {name}: ours |{others}")
+    print("|---" * (4 + 2 * len(WAYS[1:])) + "|")
+    for agreement, trials in dict.fromkeys((agreement, trials) for agreement, trials, _ in sorted(cells)):
+        ours, *compared = (cells[agreement, trials, way] for way in WAYS)
+        line = [agreement, str(trials), str(len(ours)), f"{fmean(ours):.3f}"]
+        for other in compared:
+            line += [f"{fmean(other):.3f}", _difference([one - our for one, our in zip(other, ours, strict=True)])]
+        print(f"| {' | '.join(line)} |")
 
 
 def _difference(differences: Sequence[float]) -> str:
@@ -262,8 +239,9 @@ def _difference(differences: Sequence[float]) -> str:
 
 def main() -> None:
     """Run the script."""
-    parser, found = results_file.commands(__doc__, RESULTS, search=search, table=table)
-    found["search"].add_argument("--seeds", type=int, default=8)
+    parser, found = results_file.commands(__doc__, RESULTS, predict=predict, search=search, table=table)
+    for name in ("predict", "search"):
+        found[name].add_argument("--seeds", type=int, default=8)
     found["search"].add_argument("--trials", type=int, default=30)
     options = parser.parse_args()
     options.run(options)

@@ -5,4 +5,5 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.intp]
+NameArray = NDArray[np.str_]
 BoolArray = NDArray[np.bool_]

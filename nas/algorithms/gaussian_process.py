@@ -13,20 +13,27 @@ Outputs are warped by a power transform `y ** exponent`, then standardised. The 
 the posterior of the hyperparameters: near the top of what a data set allows, a point of accuracy is harder to gain,
 and an exponent above 1 stretches it there.
 
+What architectures of different members of a joined space have in common may say much or nothing about their
+accuracies. Their share of equal choices is multiplied by a *transfer* between 0 and 1, from a small grid, by the same
+posterior. (A Hadamard product with the matrix that is 1 within members and the transfer between them, which is positive
+semidefinite: the intrinsic model of coregionalization, with equal correlations.)
+
 Hyperparameters are maximum a posteriori (MAP) estimates, under normal priors on their logarithms.
 
 Sources: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1 and chapter 5; Snelson,
-Rasmussen and Ghahramani, "Warped Gaussian processes", 2003.
+Rasmussen and Ghahramani, "Warped Gaussian processes", 2003; Bonilla, Chai and Williams, "Multi-task Gaussian process
+prediction", 2007.
 """
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Self
 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-from nas.algorithms.arrays import FloatArray, IndexArray
+from nas.algorithms.arrays import FloatArray, IndexArray, NameArray
 
 _JITTER = 1e-8
 _SMOOTH_PRIOR, _ADDITIVE_PRIOR, _LOCAL_PRIOR = (0.0, 1.0), (-1.5, 1.0), (-4.0, 1.0)
@@ -39,6 +46,8 @@ _LOCAL_SHARE = 0.2
 """Lengthscales of the local part, as a share of those of the smooth part."""
 _EXPONENTS, _EXPONENT_PRIOR_STD = (1.0, 1.5, 2.0, 2.5), 1.0
 """Grid of output warping exponents; their logarithm has a normal prior with mean 0 and this standard deviation."""
+_TRANSFERS = (1.0, 0.0)
+"""Grid of transfers between members; each is as likely as the others before the trials."""
 _LEAST_WARPED = 1e-3
 """Accuracy at which values are clipped before warping."""
 
@@ -51,22 +60,28 @@ class Features:
         continuous: scaling factors, logarithms of costs; about 0 to 1; `(architectures, continuous features)`.
         categorical: weighted one-hot columns, `(architectures, columns)`. The product of two rows is the share of equal
             choices: 1 if all are equal, 0 if none is.
+        members: name of each one's member of a joined space, `(architectures,)`; None of a single space.
     """
 
     continuous: FloatArray
     categorical: FloatArray
+    members: NameArray | None = None
 
     def __len__(self) -> int:
         return len(self.continuous)
 
     def __getitem__(self, rows: IndexArray) -> "Features":
-        return Features(self.continuous[rows], self.categorical[rows])
+        members = None if self.members is None else self.members[rows]
+        return Features(self.continuous[rows], self.categorical[rows], members)
 
     @classmethod
     def concatenate(cls, first: Self, second: Self) -> "Features":
         """Stack the rows of both."""
         continuous = np.vstack([first.continuous, second.continuous])
-        return Features(continuous, np.vstack([first.categorical, second.categorical]))
+        categorical = np.vstack([first.categorical, second.categorical])
+        if first.members is None or second.members is None:
+            return Features(continuous, categorical)
+        return Features(continuous, categorical, np.concatenate([first.members, second.members]))
 
 
 @dataclass(frozen=True)
@@ -124,13 +139,18 @@ def _matern_derivative(radius: FloatArray) -> FloatArray:
     return derivative
 
 
-def pairwise_distances(left: Features, right: Features) -> tuple[FloatArray, FloatArray]:
+def pairwise_distances(left: Features, right: Features, transfer: float = 1.0) -> tuple[FloatArray, FloatArray]:
     """Return the squared distances by feature, and the share of equal choices, of all pairs of rows.
+
+    Args:
+        transfer: factor of the share where the two are of different members.
 
     Returns:
         `(continuous features + 1, left, right)`, the last by all categorical features together, and `(left, right)`.
     """
     shared = left.categorical @ right.categorical.T
+    if left.members is not None and right.members is not None:
+        shared = np.where(left.members[:, None] == right.members[None, :], shared, transfer * shared)
     by_feature = zip(left.continuous.T, right.continuous.T, strict=True)
     continuous = [(one[:, None] - other[None, :]) ** 2 for one, other in by_feature]
     return np.array([*continuous, 2.0 * np.maximum(0.0, 1.0 - shared)]), shared
@@ -144,12 +164,14 @@ class Surrogate:
         kernel: with its hyperparameters.
         noise: standard deviation of the observation noise (between seeds), in the unit of the values.
         exponent: of the output warping.
+        transfer: factor of what architectures of different members have in common, 0 to 1.
         means: posterior means at the observed rows, as `predict` returns them, `(observations,)`.
     """
 
     kernel: Kernel
     noise: float
     exponent: float
+    transfer: float
     means: FloatArray
     _observed: Features
     _warp: "_OutputWarp"
@@ -177,16 +199,26 @@ class Surrogate:
             additive: whether the kernel has its additive part.
         """
         exponents = _EXPONENTS if values.min() > _LEAST_WARPED else (1.0,)
-        distances = pairwise_distances(observed, observed)
+        transfers = (1.0,) if observed.members is None else _TRANSFERS
         fits: list[_MapEstimate] = []
-        for exponent in exponents:
-            start = fits[-1].logs if fits else None  # the optimum of the exponent before is near
+        for transfer, exponent in product(transfers, exponents):
+            distances = pairwise_distances(observed, observed, transfer)
+            start = fits[-1].logs if fits else None  # the optimum before is near
             fits.append(
-                _MapEstimate.find(distances, values, exponent, noise, extra_noise, additive=additive, start=start)
+                _MapEstimate.find(
+                    distances, values, exponent, noise, extra_noise, transfer=transfer, additive=additive, start=start
+                )
             )
         best = min(fits, key=lambda fit: fit.negative_log_posterior)
-        kernel = Kernel(best.logs[:-1])
-        return cls.with_kernel(kernel, best.noise, observed, values, extra_noise, exponent=best.exponent)
+        return cls.with_kernel(
+            Kernel(best.logs[:-1]),
+            best.noise,
+            observed,
+            values,
+            extra_noise,
+            exponent=best.exponent,
+            transfer=best.transfer,
+        )
 
     @classmethod
     def with_kernel(
@@ -198,22 +230,26 @@ class Surrogate:
         extra_noise: FloatArray | None = None,
         *,
         exponent: float = 1.0,
+        transfer: float = 1.0,
     ) -> Self:
         """Condition on observations with given hyperparameters (Rasmussen and Williams, algorithm 2.1)."""
         warp = _OutputWarp.of(values, exponent, extra_noise)
         noise_variances = (noise * warp.mean_derivative) ** 2 + warp.extra_variances + _JITTER * kernel.variance
-        factor = cholesky(kernel(*pairwise_distances(observed, observed)) + np.diag(noise_variances), lower=True)
+        covariances = kernel(*pairwise_distances(observed, observed, transfer))
+        factor = cholesky(covariances + np.diag(noise_variances), lower=True)
         alpha = cho_solve((factor, True), warp.values)
         means = warp.unwarp(warp.values - noise_variances * alpha)  # K alpha, since (K + noise) alpha = values
-        return cls(kernel, noise, exponent, means, observed, warp, factor, alpha)
+        return cls(kernel, noise, exponent, transfer, means, observed, warp, factor, alpha)
 
     def condition_on(self, observed: Features, values: FloatArray, extra_noise: FloatArray | None = None) -> Self:
         """Condition on these observations instead, with the same hyperparameters."""
-        return self.with_kernel(self.kernel, self.noise, observed, values, extra_noise, exponent=self.exponent)
+        return self.with_kernel(
+            self.kernel, self.noise, observed, values, extra_noise, exponent=self.exponent, transfer=self.transfer
+        )
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray]:
         """Posterior mean and standard deviation of accuracy, without observation noise; both `(candidates,)`."""
-        covariances = self.kernel(*pairwise_distances(features, self._observed))
+        covariances = self.kernel(*pairwise_distances(features, self._observed, self.transfer))
         explained = solve_triangular(self._factor, covariances.T, lower=True)
         variances = np.maximum(self.kernel.variance - (explained**2).sum(axis=0), 1e-10)
         means = self._warp.unwarp(covariances @ self._alpha)
@@ -277,6 +313,7 @@ class _MapEstimate:
     logs: FloatArray
     noise: float
     exponent: float
+    transfer: float
     negative_log_posterior: float
 
     @classmethod
@@ -288,6 +325,7 @@ class _MapEstimate:
         noise: float | None,
         extra_noise: FloatArray | None,
         *,
+        transfer: float,
         additive: bool,
         start: FloatArray | None,
     ) -> Self:
@@ -318,7 +356,7 @@ class _MapEstimate:
         log_jacobian = float(np.log(warp.derivative(values)).sum())
         posterior = found.fun - log_jacobian + 0.5 * (np.log(exponent) / _EXPONENT_PRIOR_STD) ** 2
         noise_found = float(np.exp(found.x[-1] / 2.0)) / warp.mean_derivative
-        return cls(found.x, noise_found, exponent, float(posterior))
+        return cls(found.x, noise_found, exponent, transfer, float(posterior))
 
 
 def _negative_log_marginal_likelihood(

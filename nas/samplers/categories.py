@@ -54,7 +54,7 @@ class JoinedCategories:
     or neck at one resolution), how alike the shares of the operators in its slots are (Bhattacharyya coefficient,
     `sum(sqrt(p * q))`). There, too, layers that are left as they are say nothing of another member: how accurate its
     stock model is has to be seen. The others are 0 between members: equal choices by slot, and the member itself, which
-    counts whole where no member has slots.
+    counts whole where no member has slots. How much the first counts between members is the surrogate's to find.
     """
 
     def __init__(self, space: JoinedSpace) -> None:

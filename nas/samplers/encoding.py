@@ -10,7 +10,7 @@ from nas.algorithms.arrays import FloatArray, IndexArray
 from nas.algorithms.gaussian_process import Features
 from nas.algorithms.proposer import Candidates
 from nas.samplers.categories import categories_of
-from search_spaces import Architecture, Space
+from search_spaces import Architecture, JoinedSpace, Space
 
 CostFunction = Callable[[Architecture], Mapping[str, float]]
 RewardFunction = Callable[[float, Mapping[str, float]], float]
@@ -26,6 +26,7 @@ class _Row:
         weights: in these columns.
         costs: logarithms.
         reward: slope and offset of the reward as a function of accuracy.
+        member: name of its member of a joined space, else empty.
     """
 
     continuous: FloatArray
@@ -33,6 +34,7 @@ class _Row:
     weights: FloatArray
     costs: list[float]
     reward: tuple[float, float]
+    member: str
 
 
 class Encoding:
@@ -72,7 +74,8 @@ class Encoding:
             features[row.columns] = row.weights
         costs = np.array([row.costs for row in rows]).reshape(len(rows), len(self._costs))
         rewards = np.array([row.reward for row in rows]).reshape(len(rows), 2) if self._reward else None
-        return Candidates(Features(continuous, categorical), costs, rewards)
+        members = np.array([row.member for row in rows]) if isinstance(self._space, JoinedSpace) else None
+        return Candidates(Features(continuous, categorical, members), costs, rewards)
 
     def _row(self, architecture: Architecture) -> "_Row":
         """Encode one architecture; cached, because every proposal encodes the whole history."""
@@ -87,6 +90,7 @@ class Encoding:
                 weights=np.array(list(weights.values()), dtype=np.float64),
                 costs=[math.log(figures[name]) for name in self._costs],
                 reward=(slope, offset),
+                member=self._space.member_name(architecture),
             )
         return self._rows[architecture.fingerprint]
 

@@ -107,6 +107,31 @@ def test_harmful_choice_is_learned_from_few_trials(rng: np.random.Generator) -> 
     assert 0.015 < (better - worse).mean() < 0.04
 
 
+@pytest.mark.parametrize(("agree", "transfer"), [(True, 1.0), (False, 0.0)])
+def test_members_learn_from_each_other_as_far_as_the_observations_say_so(
+    rng: np.random.Generator, *, agree: bool, transfer: float
+) -> None:
+    """Two members whose choices are worth the same, or the opposite."""
+    choices = rng.integers(CHOICES, size=(80, SLOTS))
+    members = np.array(["v8n", "v9t"])[np.arange(80) % 2]
+    sign = np.where(agree | (members == "v8n"), 1.0, -1.0)
+    values = 0.4 + 0.03 * sign * (choices - 1).sum(axis=1) / SLOTS
+    own = np.where(members[:, None] == ["v8n", "v9t"], np.sqrt(0.5), 0.0)
+    features = Features(rng.random((80, 1)), np.hstack([np.sqrt(0.5) * one_hot(choices), own]), members)
+    assert Surrogate.fit(features, values, noise=0.002).transfer == transfer
+
+
+def test_transfer_weakens_what_members_share_and_nothing_else(observed: Features) -> None:
+    members = np.array(["v8n", "v9t"])[np.arange(25) % 2]
+    joined = Features(observed.continuous, observed.categorical, members)
+    is_same = members[:, None] == members[None, :]
+    distances, shared = pairwise_distances(joined, joined, transfer=0.25)
+    alone, full = pairwise_distances(observed, observed)
+    assert np.array_equal(shared, np.where(is_same, full, 0.25 * full))
+    assert np.array_equal(distances[:-1], alone[:-1])
+    assert np.linalg.eigvalsh(shared).min() > -1e-12
+
+
 def test_output_warping_exponent_is_found(rng: np.random.Generator) -> None:
     """Values are the square root of a linear function, so the exponent 2 makes them linear again."""
     features = Features(rng.random((60, 2)), np.ones((60, 1)))
