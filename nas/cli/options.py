@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from nas.cli import completion, units
+from nas.cli import completion, show, units
 from nas.cli.show import Format
 from nas.defaults import MARGIN
 from nas.workflows.option import Declared, Unit, declared
@@ -197,9 +197,10 @@ SearchFormat = Annotated[
 
 def load_modules(files: list[str] | None) -> None:
     """Add the operators and layers of files and folders that the user names on the command line."""
-    from search_spaces.operators import modules
+    from search_spaces.operators import modules, user_classes
 
     modules.load_all(split(files or ()), None)
+    show.lines(f"note: {line}" for line in user_classes.left_out())
 
 
 def typed_command() -> str:

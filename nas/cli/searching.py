@@ -424,6 +424,7 @@ def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "
     from nas.report import rewarded
     from nas.report.few_images import few_images_in_words
     from nas.words import with_unit
+    from search_spaces.operators import user_classes
 
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget
@@ -473,4 +474,5 @@ def _print_plan(plan: "Plan", shown: show.Format, *, slope: str = "", outlook: "
         lines.append(("preset", preset))
     if plan.data.note:
         lines.append(("note", plan.data.note))
+    lines += [("note", line) for line in user_classes.left_out()]
     show.labelled(lines)

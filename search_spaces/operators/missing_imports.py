@@ -11,13 +11,15 @@ import linecache
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.util import resolve_name
+from logging import LogRecord
 from types import ModuleType
 from typing import Any, Never
 
 from torch import nn
 from ultralytics.nn import modules as ultralytics_modules
+from ultralytics.utils import LOGGER, checks
 
 from search_spaces.errors import in_one_line
 from search_spaces.operators.record import Operator
@@ -233,7 +235,7 @@ def run(
             for node in ast.walk(tree):
                 change(node)
             linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)  # TorchScript reads it
-            with redirect_stdout(sys.stderr):  # what it prints is no result of a command
+            with redirect_stdout(sys.stderr), _nothing_installed():  # what it prints is no result of a command
                 exec(compile(tree, file, "exec"), namespace)  # noqa: S102 - what importing does
     except SystemExit as error:
         raise RuntimeError(f"it ends the process: SystemExit({error.code!r})") from None
@@ -241,6 +243,27 @@ def run(
         del namespace[_HELPER]
     if helper.errors and not _has_layers_alone(namespace):
         raise helper.errors[0]
+
+
+@contextmanager
+def _nothing_installed() -> Iterator[None]:
+    """Let Ultralytics install no package, nor warn that it does not, while a fork's file is run.
+
+    Files of a whole fork ask for packages as they are imported, `nn/text_model.py` for CLIP: Ultralytics would run pip,
+    or warns where `YOLO_AUTOINSTALL` forbids it. Of a fork's files most are not wanted; what one of them lacks is said
+    where a class of it is.
+    """
+    was, checks.AUTOINSTALL = checks.AUTOINSTALL, False
+    LOGGER.addFilter(_is_no_missing_requirement)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(_is_no_missing_requirement)
+        checks.AUTOINSTALL = was
+
+
+def _is_no_missing_requirement(record: LogRecord) -> bool:
+    return "not found, AutoUpdate disabled" not in record.getMessage()
 
 
 def _has_layers_alone(namespace: dict[str, Any]) -> bool:

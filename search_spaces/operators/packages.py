@@ -10,14 +10,17 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import decode_source
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from search_spaces.errors import SpecError, in_one_line
-from search_spaces.files import YAML_BYTES, read_plain_text
+from search_spaces.files import YAML_BYTES, read_plain
 from search_spaces.operators import missing_imports
 
 SIBLINGS = "ultralytics.nn.modules"
@@ -44,14 +47,16 @@ PARTS, FAILED = run(__name__, {folder!r}, FILES)
 def bundled(folder: Path) -> str:
     """Return the Python files of a folder, at any depth, as one text.
 
+    Of a file that cannot be read, a text stands there which says so when it is run (`unreadable`).
+
     Raises:
-        SpecError: there are none, or too many, or one cannot be read.
+        SpecError: there are none, or too many.
     """
     folder = _with_modules(folder)
     files = list(_python_files(folder))
     if not files:
         raise SpecError(f"{folder}: no Python file in this folder")
-    texts = {_dotted(one.relative_to(folder)): read_python(one) for one in files}
+    texts = {_dotted(one.relative_to(folder)): _text_or_reason(one) for one in files}
     lines = "".join(f"    {name!r}: {text!r},\n" for name, text in texts.items())
     return _TEXT.format(folder=folder.resolve().name, files=lines)
 
@@ -63,17 +68,51 @@ def read_python(path: Path) -> str:
         SpecError: it cannot be read.
     """
     try:
-        first = read_plain_text(path, most=YAML_BYTES, errors="replace").encode().splitlines(keepends=True)[:2]
-        encoding, _ = tokenize.detect_encoding(iter(first).__next__)
-        text = read_plain_text(path, most=YAML_BYTES, encoding="utf-8-sig" if encoding == "utf-8" else encoding)
+        return _text(read_plain(path, most=YAML_BYTES))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
-    except (SyntaxError, ValueError):
+    except SpecError as error:
+        raise error.within(str(path)) from None
+
+
+def _text(content: bytes) -> str:
+    """Return the text of a Python file.
+
+    Raises:
+        SpecError: it is none.
+    """
+    try:
+        encoding, _ = tokenize.detect_encoding(BytesIO(content).readline)
+        text = decode_source(content)
+    except (SyntaxError, ValueError, LookupError):  # LookupError: `coding: hex` is no encoding of texts
         raise SpecError(
-            f"{path}: not a text file (UTF-8 is expected, or a first line that names another encoding: "
-            "# -*- coding: gbk -*-)"
+            "not a text file (UTF-8 is expected, or a first line that names another encoding: # -*- coding: gbk -*-)"
         ) from None
     return text if encoding in {"utf-8", "utf-8-sig"} else _ENCODING.sub(r"\1utf-8", text, count=1)  # as copies are
+
+
+def _text_or_reason(path: Path) -> str:
+    """Return the text of a file of a folder, or one that raises the reason why it cannot be read.
+
+    The names of the classes in it follow, so that who wants one of them is told (`user_classes.require_whole`).
+    """
+    try:
+        return read_python(path)
+    except SpecError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+    names: list[bytes] = []
+    with suppress(OSError):
+        names = _CLASS.findall(read_plain(path, most=YAML_BYTES))
+    return "\n".join([f"{_RAISE}({reason!r})", *(f"class {name.decode()}: ..." for name in names), ""])
+
+
+_CLASS = re.compile(rb"^class[ \t]+([A-Za-z_]\w*)", re.MULTILINE)
+_RAISE = "raise OSError"
+
+
+def unreadable(files: Mapping[str, str]) -> tuple[str, ...]:
+    """Return those files of a folder, by dotted name, in whose place the reason stands why they cannot be read."""
+    return tuple(name for name, text in files.items() if text.startswith(_RAISE))
 
 
 _ENCODING = re.compile(r"(coding[:=][ \t]*)[-\w.]+")
@@ -142,11 +181,13 @@ class _Package(MetaPathFinder, Loader):
         """Import every file; return the modules and the reasons of those that failed."""
         parts: dict[str, ModuleType] = {}
         failed: dict[str, str] = {}
+        absent = unreadable(self._files)
         for file in self._files:
             try:
                 __import__(self._name_of(file))
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it is reported where it matters
-                failed[file] = f"{type(error).__name__}: {in_one_line(error)}"
+                kind = "" if file in absent else f"{type(error).__name__}: "
+                failed[file] = f"{kind}{in_one_line(error)}"
                 if file == INIT:  # the other files are modules of this package all the same
                     self._empty_root()
         for file in self._files:

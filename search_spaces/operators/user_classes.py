@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from search_spaces.errors import SpecError
-from search_spaces.operators import missing_imports
+from search_spaces.operators import missing_imports, packages
 from search_spaces.operators.record import Source
 
 
@@ -46,6 +46,7 @@ class _Loaded:
     functions: Mapping[str, FunctionType]
     failed: Mapping[str, str]
     broken: Mapping[str, str]
+    unreadable: Sequence[str]
 
 
 LOADED: dict[str, _Loaded] = {}
@@ -71,8 +72,14 @@ def add(source: Source, module: ModuleType) -> None:
         if isfunction(one) and one.__module__ == part.__name__
     }
     failed = vars(module).get("FAILED") or {}
-    broken = _broken(module, source, failed)
-    LOADED[source.digest] = _Loaded(source=source, classes=found, functions=functions, failed=failed, broken=broken)
+    LOADED[source.digest] = _Loaded(
+        source=source,
+        classes=found,
+        functions=functions,
+        failed=failed,
+        broken=_broken(module, source, failed),
+        unreadable=packages.unreadable(vars(module).get("FILES") or {}) if failed else (),
+    )
 
 
 def _broken(module: ModuleType, source: Source, failed: Mapping[str, str]) -> dict[str, str]:
@@ -112,6 +119,16 @@ def classes_of(source: Source) -> Mapping[str, UserClass]:
 def failed(source: Source) -> Mapping[str, str]:
     """Return the files of a folder that cannot be imported, with the reasons."""
     return LOADED[source.digest].failed
+
+
+def left_out() -> list[str]:
+    """Return the files of folders that cannot be read, with the reasons."""
+    return [
+        f"{_file_of(one.source, file)} is left out: {reason}"
+        for one in LOADED.values()
+        for file, reason in one.failed.items()
+        if file in one.unreadable
+    ]
 
 
 def find(name: str) -> UserClass | None:
@@ -179,7 +196,7 @@ def names() -> list[str]:
 
 def may_define() -> list[str]:
     """Return the files of folders that cannot be imported, with the reasons: any class may be defined there."""
-    return [f"{one.source.path.name}/{file}: {why}" for one in LOADED.values() for file, why in one.failed.items()]
+    return [f"{_file_of(one.source, file)}: {why}" for one in LOADED.values() for file, why in one.failed.items()]
 
 
 @contextmanager

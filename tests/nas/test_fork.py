@@ -80,6 +80,17 @@ class TestCost:
         assert result.exit_code == 0, result.stderr
         assert "note: EnergyGate of extra: layer 5 as EnergyGate()" in result.stderr
 
+    def test_file_of_a_folder_that_is_no_text_is_left_out_with_a_note(self, fork: Path) -> None:
+        (fork / "extra").mkdir()
+        text = (
+            (fork / "fork.py").read_text(encoding="utf-8").replace("from .block import", "from ..modules.block import")
+        )
+        (fork / "extra" / "layers.py").write_text(text, encoding="utf-8")
+        (fork / "extra" / "other.py").write_text("# 注意力\nclass Other: ...\n", encoding="gbk")
+        result = nas("cost", fork / "mine.yaml", "--modules", fork / "extra")
+        assert result.exit_code == 0, result.stderr
+        assert "note: extra/other.py is left out: not a text file (UTF-8 is expected, " in result.stderr
+
 
 def test_derived_space_names_the_fork_and_is_valid(fork: Path) -> None:
     derived = nas("spaces", "derive", fork / "mine.yaml", "--modules", fork / "fork.py")

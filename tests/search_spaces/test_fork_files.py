@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from torch import nn
+from ultralytics.utils import LOGGER, checks
 
 from search_spaces import build, model_reader
 from search_spaces.errors import SpecError
@@ -58,11 +59,31 @@ class TestEncodings:
         (tmp_path / "copy.py").write_text(source.text, encoding="utf-8")
         assert modules.read(tmp_path / "copy.py").text == source.text
 
-    def test_file_of_a_folder_that_is_no_text_is_named(self, tmp_path: Path) -> None:
-        write(tmp_path, {"one.py": IMPORTS})
-        (tmp_path / "other.py").write_text(self.TEXT, encoding="gbk")
-        with pytest.raises(SpecError, match=r"/other\.py: not a text file \(UTF-8 is expected, or a first line"):
-            modules.read(tmp_path)
+    @pytest.mark.parametrize("content", [TEXT.encode("gbk"), b"# coding: hex\n", b"# coding: none\n", b"# \xff\xfe"])
+    def test_file_that_is_no_text_is_refused(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "own.py").write_bytes(content)
+        with pytest.raises(SpecError, match=r"/own\.py: not a text file \(UTF-8 is expected, or a first line"):
+            modules.read(tmp_path / "own.py")
+
+    def test_file_of_a_folder_that_cannot_be_read_is_left_out(self, tmp_path: Path) -> None:
+        folder = write(tmp_path, {"parts/one.py": IMPORTS + layer("Readable"), "parts/none.py": ""}) / "parts"
+        (folder / "other.py").write_text(self.TEXT, encoding="gbk")
+        (folder / "none.py").unlink()
+        (folder / "none.py").symlink_to(folder / "absent.py")
+        modules.load(folder)
+        assert summary(model(tmp_path, "[-1, 1, Readable, [32]]")).startswith("Readable(64, 32): ")
+        reason = (
+            "not a text file (UTF-8 is expected, or a first line that names another encoding: # -*- coding: gbk -*-)"
+        )
+        assert user_classes.left_out()[-2:] == [
+            "parts/none.py is left out: cannot be read (No such file or directory)",
+            f"parts/other.py is left out: {reason}",
+        ]
+        with pytest.raises(SpecError) as wrong:
+            model_reader.model_document(str(model(tmp_path, "[-1, 1, Plain, [32]]")))
+        assert (
+            str(wrong.value) == f"model.yaml: backbone[2]: Plain of parts/other.py, which cannot be imported: {reason}"
+        )
 
 
 class TestWholeFork:
@@ -97,6 +118,19 @@ class TestWholeFork:
         write(tmp_path, {"parts/one.py": IMPORTS + text.replace("self.layer(x)", "doubled(self.layer(x))")})
         modules.load(tmp_path / "parts")
         assert summary(model(tmp_path, "[-1, 1, Scripted, [32]]")).startswith("Scripted(64, 32): ")
+
+    @pytest.mark.parametrize("is_allowed", [True, False])
+    def test_nothing_is_installed_for_a_file_that_asks_for_it(
+        self, is_allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(checks, "AUTOINSTALL", is_allowed)
+        monkeypatch.setattr(checks, "ONLINE", False)
+        caplog.set_level("WARNING", logger=LOGGER.name)
+        text = f"from ultralytics.utils import checks\nchecks.check_requirements('no-package-{is_allowed}')\n"
+        text += "checks.LOGGER.warning('of the file itself')\nimport no_package\n" + layer("Text", "no_package.Text()")
+        modules.load(write(tmp_path, {"parts/one.py": IMPORTS + layer("Wanted"), "parts/text.py": text}) / "parts")
+        assert [record.message for record in caplog.records] == ["of the file itself"]
+        assert checks.AUTOINSTALL is is_allowed
 
 
 class TestWhatIsNotHere:

@@ -348,11 +348,11 @@ class TestFolder:
         assert found.source is not None
         assert found.source.file_name == "extra.py"
         assert user_classes.may_define() == [
-            "extra/three: ModuleNotFoundError: No module named 'nothing_such'",
+            "extra/three.py: ModuleNotFoundError: No module named 'nothing_such'",
         ]
         packed = pickle.dumps(found.module())
         assert type(pickle.loads(packed)) is found.module  # noqa: S301 - our own
-        with pytest.raises(SpecError, match=r"unknown module 'Thre'.*; not imported: extra/three: ModuleNotFound"):
+        with pytest.raises(SpecError, match=r"unknown module 'Thre'.*; not imported: extra/three.py: ModuleNotFound"):
             placed(model(tmp_path, "[-1, 1, Thre, []]"))
 
     def test_folder_without_python_is_refused(self, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ultralytics.data.build import check_source
 from ultralytics.nn import tasks
-from ultralytics.utils import ROOT, YAML
+from ultralytics.utils import LOGGER, ROOT, YAML
 
 from search_spaces.errors import DataError, EnvironmentProblem, SpecError
 from search_spaces.operators import Source
@@ -274,6 +274,15 @@ def test_modules_option_is_loaded_and_removed_from_the_arguments(folder: Path) -
         assert yolo_inputs.without_modules(["yolo", "train", *words, "epochs=1"]) == ["yolo", "train", "epochs=1"]
     with pytest.raises(SpecError, match=r"modules\[0\]: .*two.py: cannot be read"):
         yolo_inputs.without_modules(["yolo", "--modules", "two.py"])
+
+
+def test_file_of_a_folder_that_cannot_be_read_is_warned_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", logger=LOGGER.name)
+    (folder / "parts").mkdir()
+    (folder / "parts" / "one.py").write_text("from torch import nn\nclass Whole(nn.Module): ...\n", encoding="utf-8")
+    (folder / "parts" / "two.py").write_bytes(b"# \xff\n")
+    yolo_inputs.without_modules(["yolo", "--modules", "parts"])
+    assert caplog.messages[-1].startswith("parts/two.py is left out: not a text file (UTF-8 is expected")
 
 
 class TestHeadOfAUser:

@@ -20,6 +20,7 @@ from search_spaces import build, model_checks, model_file, model_reader, parser_
 from search_spaces.errors import DataError, EnvironmentProblem, SpecError, in_one_line, shortened
 from search_spaces.files import SPECIAL, is_folder, is_plain, is_special
 from search_spaces.operators import modules as user_modules
+from search_spaces.operators import user_classes
 from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
 from trials import weights
@@ -344,4 +345,6 @@ def without_modules(arguments: Sequence[str]) -> list[str]:
         else:
             others.append(argument)
     user_modules.load_all(paths, None)
+    for line in user_classes.left_out():
+        LOGGER.warning(line)
     return others
