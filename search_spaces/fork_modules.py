@@ -65,6 +65,21 @@ _NAMES: dict[str, str] = {
     """,
 }
 
+_OF_TIMM = """
+    bat beit botnet caformer cait coat coatnet convformer convit convmixer convnext crossvit cspdarknet cspresnet
+    cspresnext darknet davit deit densenet dla dpn ecaresnet ecaresnext edgenext efficientformer efficientnet
+    efficientvit eva fasternet fastvit fbnet fbnetc flexivit focalnet gcresnet gcresnext gcvit gernet ghostnet gmixer
+    gmlp halonet hardcorenas hgnet hiera hrnet inception lcnet levit mambaout maxvit maxxvit mixer mixnet mnasnet
+    mobilenet mobileone mobilevit mvit nasnetalarge nest nextvit nfnet pit pnasnet poolformer pvt rdnet regnetx regnety
+    regnetz repghostnet repvgg repvit resmlp resnest resnet resnetaa resnetblur resnetrs resnext rexnet rexnetr samvit
+    sebotnet sehalonet selecsls semnasnet sequencer seresnet seresnext shvit skresnet skresnext spnasnet starnet
+    swiftformer swin tinynet tnt tresnet twins vgg visformer vit vitamin volo vovnet xception xcit res2net res2next
+"""
+"""Beginnings of the names of timm's models, `convnext_tiny`; in the forks that have such rows they are functions."""
+_TIMM = re.compile(
+    rf"(?:(?:tf|gc|eca|dm|ese|nf|wide|tiny|legacy|lambda)_)?(?:{'|'.join(_OF_TIMM.split())})(?:v\d+)?(?:[\d_][a-z\d_]*)?"
+)
+
 _HOSTS = "BottleneckCSP|RepNCSPELAN4|C3k2|C2fCIB|C2f|C2PSA|A2C2f|C3k|C3|C2|C1|SPPF|Bottleneck|ELAN"
 _CARRYING = re.compile(rf"(?P<host>{_HOSTS})_?(?P<inside>[A-Z]\w*)|(?P<inner>\w+?)_(?P<around>{_HOSTS})")
 _DETECTING = re.compile(r"\w*(Detect|Segment|Pose|OBB|DyHead)\w*")
@@ -86,6 +101,11 @@ _KINDS: dict[str, str] = {_bare(name): kind for kind, names in _NAMES.items() fo
 def is_listed(name: str) -> bool:
     """Return whether a name is that of a module that forks have, and no typing error."""
     return _bare(name) in _KINDS
+
+
+def is_of_timm(name: str) -> bool:
+    """Return whether a name is that of a whole network, as timm and forks call them."""
+    return _TIMM.fullmatch(name) is not None
 
 
 def description(name: str) -> str:

@@ -6,8 +6,10 @@ activation is parsed: a class of `torch.nn` with literal arguments.
 """
 
 import ast
+import re
 import warnings
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any
 
@@ -129,7 +131,13 @@ def downloads(arguments: Sequence[Any]) -> bool:
     """Return whether a row of `TorchVision` may download: its weights, or those of a part of another kind of model."""
     if len(arguments) <= _WEIGHTS or arguments[_WEIGHTS] not in (None, "None"):
         return True
-    return arguments[_WEIGHTS - 1] not in models.list_models(module=models)
+    return arguments[_WEIGHTS - 1] not in _networks_of_torchvision()
+
+
+def _networks_of_torchvision() -> list[str]:
+    """Return the names of torchvision's classification networks."""
+    found: list[str] = models.list_models(module=models)
+    return found
 
 
 _WEIGHTS = 2
@@ -147,6 +155,8 @@ def is_layer(name: str, ours: Iterable[str]) -> bool:
 
 def _instead_of(name: str, ours: Sequence[str]) -> str:
     """Return what an unknown module is, as far as its name says, and what would be right."""
+    if not fork_modules.is_listed(name) and (fork_modules.is_of_timm(name) or name in _networks_of_torchvision()):
+        return _whole_network(name)
     near = None if fork_modules.is_listed(name) else typo_of(name, [*ours, *ULTRALYTICS, *_torch_layers()])
     if near:
         return f"did you mean {near!r}?"
@@ -155,6 +165,25 @@ def _instead_of(name: str, ours: Sequence[str]) -> str:
     same = f"this package's is {operator}; " if operator else ""
     return f"{origin}: {same}{BRING}"
 
+
+def _whole_network(name: str) -> str:
+    """Return what the name of a classification network is in a row, and how it becomes a model's backbone.
+
+    timm and torchvision spell some names alike; what only torchvision has, timm cannot make.
+    """
+    if name in _networks_of_torchvision() and not _IN_TIMM_TOO.match(name):
+        return (
+            f"a classification network of torchvision: {DOWNLOADING} with null for its weights, and a row of Index for "
+            f"each of its maps; or {BRING}"
+        )
+    missing = "" if find_spec("timm") else "; timm is not installed here: pip install timm"
+    return (
+        f"a whole network, which forks take from the package timm: {BRING}; a file of yours needs `import timm` and "
+        f"`def {name}(*_): return timm.create_model({name!r}, features_only=True)`{missing}"
+    )
+
+
+_IN_TIMM_TOO = re.compile(r"resn|vgg|densenet|convnext|efficientnet_b|wide_resnet|inception")
 
 BRING = "name the Python file or folder that defines it, --modules FILE.py; docs/operators.md"
 """What to do with a module of a fork."""

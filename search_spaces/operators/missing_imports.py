@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
-from importlib.util import resolve_name
+from importlib.util import find_spec, resolve_name
 from logging import LogRecord
 from types import ModuleType
 from typing import Any, Never
@@ -46,8 +46,17 @@ class _Missing(type):
 
 def missing(name: str, origin: str) -> Any:
     """Return a stand-in for a name of a module that is not here."""
-    hint = "if a file beside it has it, name the folder"
+    package = origin.partition(".")[0]
+    absent = f"no package {package} is installed; " if package and not _is_installed(package) else ""
+    hint = f"{absent}if a file beside it has it, name the folder"
     return _stand_in(name, origin, f"{name} of {origin}, which is not here ({hint})")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):  # a module without a spec is there
+        return package in sys.modules
 
 
 def _stand_in(name: str, origin: str, reason: str) -> Any:

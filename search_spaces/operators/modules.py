@@ -68,9 +68,9 @@ def _load(source: Source, path: Path) -> tuple[Operator, ...]:
     except Exception as error:
         raise SpecError(f"{path}: cannot be imported: {type(error).__name__}: {in_one_line(error)}") from error
     found = _records(module)
-    if not found and not user_classes.classes_of(source):
+    if not found and not user_classes.has_layers(source):
         raise SpecError(
-            f"{path}: neither an nn.Module class nor an Operator in it"
+            f"{path}: neither an nn.Module class, nor a function that may return one, nor an Operator in it"
             + "".join(f"; {file}: {reason}" for file, reason in user_classes.failed(source).items())
         )
     if mistakes := [f"{path}: {mistake}" for record in found if (mistake := _misnamed(record))]:

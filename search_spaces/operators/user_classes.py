@@ -111,9 +111,10 @@ def parts_of(module: ModuleType) -> dict[str, ModuleType]:
     return {"": module}
 
 
-def classes_of(source: Source) -> Mapping[str, UserClass]:
-    """Return the classes of a text that has been loaded, by name."""
-    return LOADED[source.digest].classes
+def has_layers(source: Source) -> bool:
+    """Return whether a text that has been loaded defines a class, or a function, that a row may name."""
+    loaded = LOADED[source.digest]
+    return bool(loaded.classes) or any(not name.startswith("_") for name in loaded.functions)
 
 
 def failed(source: Source) -> Mapping[str, str]:

@@ -291,6 +291,17 @@ def test_an_operator_without_any_site_fails(my_ops: Path) -> None:
     assert result.stdout.startswith("Mine: stands: nowhere: its `incompatibility` refuses all ")
 
 
+@pytest.mark.usefixtures("at_once")
+def test_package_that_a_class_needs_is_named_beside_what_a_site_refuses(tmp_path: Path) -> None:
+    text = "from torch import nn\nfrom no_package import scan\n\nclass Scanned(nn.Module):\n    def forward(self, x):\n"
+    (tmp_path / "own.py").write_text(f"{text}        return scan(x)\n", encoding="utf-8")
+    result = nas("check", "--operator", f"{tmp_path / 'own.py'}:Scanned")
+    assert result.exit_code == 1
+    (line,) = [one for one in result.stdout.splitlines() if one.startswith("Scanned: stands: nowhere: ")]
+    assert "Conv 3x3: it keeps channels and size of the map; Conv 3x3 in groups: with 32 channels it cannot be" in line
+    assert "it needs scan of no_package, which is not here (no package no_package is installed; " in line
+
+
 @pytest.mark.usefixtures("at_once", "untimed")
 def test_a_space_is_printed_as_json(space: Path, data: Path) -> None:
     flags = ("--data", data, "--deploy-size", 64, "--trials", 4, "--workers", 2, "--max-gflops", "0.08")

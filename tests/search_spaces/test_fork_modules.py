@@ -58,3 +58,30 @@ def test_message_names_our_operator_of_the_same_meaning() -> None:
         SpecError, match=r"unknown module 'SELayer' \(an attention of the file's own fork: this package's is SE;"
     ):
         layers.require_layer("SELayer", OURS)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "tf_efficientnetv2_s", "swin_tiny_patch4_window7_224", "repvgg_a0", "dla34"]
+)
+def test_whole_network_of_timm_is_said_to_be_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SpecError) as caught:
+        layers.require_layer(name, OURS)
+    here = f"`def {name}(*_): return timm.create_model('{name}', features_only=True)`"
+    assert f"unknown module '{name}' (a whole network, which forks take from the package timm: " in str(caught.value)
+    assert str(caught.value).partition(here)[2] in {")", "; timm is not installed here: pip install timm)"}
+    monkeypatch.setattr(layers, "find_spec", lambda _name: None)
+    with pytest.raises(SpecError, match="; timm is not installed here: pip install timm"):
+        layers.require_layer(name, OURS)
+
+
+@pytest.mark.parametrize("name", ["swin_t", "mobilenet_v2", "shufflenet_v2_x1_0", "alexnet"])
+def test_network_that_only_torchvision_has_is_no_network_of_timm(name: str) -> None:
+    with pytest.raises(SpecError, match="a classification network of torchvision: TorchVision with null for"):
+        layers.require_layer(name, OURS)
+
+
+@pytest.mark.parametrize("name", ["resnetblock", "Swin", "vitality", "nest", "mobilenet_v3"])
+def test_other_names_are_not_taken_for_whole_networks(name: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        layers.require_layer(name, OURS)
+    assert ("timm" in str(caught.value)) is (name == "nest")

@@ -115,7 +115,7 @@ class TestOperatorFile:
             ),
             (
                 "from search_spaces.operators.uib import UIB_RECORD",
-                "my_ops.py: neither an nn.Module class nor an Operator in it",
+                "my_ops.py: neither an nn.Module class, nor a function that may return one, nor an Operator in it",
             ),
             (
                 STRIPS.replace('name="Strips"', 'name="UIB"'),

@@ -492,7 +492,9 @@ class Other(Base):
         assert found is not None
         assert vars(found.module)["has_more"] is False
         with pytest.raises(
-            SpecError, match=r"Dropping of own.py: it needs Drop of no_package.layers, which is not here"
+            SpecError,
+            match=r"Dropping of own.py: it needs Drop of no_package.layers, which is not here "
+            r"\(no package no_package is installed; if a file beside it has it, name the folder\)",
         ):
             placed(model(tmp_path, "[-1, 1, Dropping, []]"))
 

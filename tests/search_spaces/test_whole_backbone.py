@@ -107,6 +107,14 @@ def test_model_is_a_base_trained_and_pickled(folder: Path) -> None:
     assert isinstance(again, nn.Module)
 
 
+def test_file_of_functions_alone_is_enough(folder: Path) -> None:
+    text = "from torch import nn\n\ndef stem(c2=8):\n    return nn.Conv2d(3, c2, 3, 2, 1)\n"
+    (folder / "other.py").write_text(text, encoding="utf-8")
+    modules.load(folder / "other.py")
+    path = written(folder, "stem", head=[[[-1], 1, "Detect", ["nc"]]])
+    assert build.model(model_reader.model_document(str(path)), 2).model[0].out_channels == 8
+
+
 def test_file_that_takes_the_maps_itself_is_left_as_it_is(folder: Path) -> None:
     index = [[0, 1, "Index", [16 + 8 * one, one + 1]] for one in range(3)]
     path = written(folder, "four", *index, head=[[[1, 2, 3], 1, "Detect", ["nc"]]])

@@ -19,6 +19,9 @@ from trials.contracts.probing import REORDERED, as_if_trained, isolated, observe
 _MAX_COMBINATIONS = 500
 """Combinations of values that a function of the record is called with, at each site."""
 
+_MAX_REASONS = 3
+"""Different reasons that a message lists: the first may be that of a site, and another that of the operator."""
+
 Given = dict[str, Value]
 
 
@@ -88,9 +91,11 @@ def _stands(operator: Operator) -> Iterator[str]:
     if not sites:
         yield f"nowhere: no host has a site of its kinds ({', '.join(operator.kinds) or 'it names none'})"
     elif not of_operator(operator):
-        name, site = sites[0]
-        reason = operator.incompatibility(site, operator.complete({}))
-        yield f"nowhere: its `incompatibility` refuses all {len(sites)} sites that were tried, such as {name}: {reason}"
+        refused: dict[str | None, str] = {}
+        for name, site in sites:
+            refused.setdefault(operator.incompatibility(site, operator.complete({})), name)
+        listed = "; ".join(f"{name}: {reason}" for reason, name in islice(refused.items(), _MAX_REASONS))
+        yield f"nowhere: its `incompatibility` refuses all {len(sites)} sites that were tried, such as {listed}"
 
 
 def _module(operator: Operator) -> Iterator[str]:
