@@ -1,9 +1,10 @@
 """Export a model to the formats of Ultralytics, and compare each file with PyTorch: its outputs, and its mAP."""
 
 import logging
+import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from ultralytics.utils import LOGGER
 
 from nas.records.record import LEARNED
 from search_spaces.errors import SpecError, nearest, unwrapped
+from search_spaces.files import sync_file
 from trials.training.user_data import UserDataValidator
 
 FORMATS: tuple[str, ...] = tuple(export_formats()["Argument"][1:])
@@ -196,13 +198,53 @@ def export(weights: Path, name: str, size: int, *, end_to_end: bool, arguments: 
     if end_to_end:
         options.setdefault("nms", False)
     try:
-        with _quiet():
-            path = Path(YOLO(weights, task="detect").export(format=name, **options))
+        with _quiet(), _written_whole(weights, name) as (alone, moved):
+            path = moved(Path(YOLO(alone, task="detect").export(format=name, **options)))
     except Exception as error:  # noqa: BLE001 - each format has its own libraries, which raise anything
         return ExportedFormat(name=name, problem=f"Ultralytics cannot export it: {_reason(error)}")
     exported = ExportedFormat(name=name, path=path)
     sizes = _sizes(options["imgsz"], is_dynamic=bool(options.get("dynamic")))
     return _compared(exported, weights, sizes, is_exact=name in _EXACT and "quantize" not in options)
+
+
+@contextmanager
+def _written_whole(weights: Path, name: str) -> Iterator[tuple[Path, Callable[[Path], Path]]]:
+    """Let Ultralytics, which writes beside the weights, write elsewhere; what an export that is stopped leaves is gone.
+
+    Args:
+        weights: file of the model.
+        name: of the format; what a killed export of it has left is deleted.
+
+    Yields:
+        The weights file in a temporary folder on the same file system, and a function to call with the path that was
+        written there: it moves the whole file or folder to where it belongs, and returns its path there.
+    """
+    folder = weights.parent / f".{name}.part"
+
+    def moved(path: Path) -> Path:
+        if not path.is_relative_to(folder):
+            return path
+        entry = folder / path.relative_to(folder).parts[0]
+        target = weights.parent / entry.name
+        for file in (entry, *entry.rglob("*")):
+            if file.is_file():
+                sync_file(file)
+        if target.is_dir():  # a folder does not replace another one
+            target.rename(folder / f"{target.name}.before")
+        entry.replace(target)
+        return weights.parent / path.relative_to(folder)
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        alone = folder / weights.name
+        try:
+            alone.hardlink_to(weights)
+        except OSError:  # a file system without such links
+            shutil.copyfile(weights, alone)
+        yield alone, moved
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def torch_accuracy(

@@ -61,9 +61,14 @@ def main(folder: Path, given: Path, answer: Path) -> None:
         if asked["end2end"]:
             model.end2end = True
         entries = {"train_args": asked["train_args"], "version": ultralytics_version, "epoch": -1}
-        torch.save({"requires": _Requirement(), "model": model, **entries}, folder / "weights.pt")
-        with torch.no_grad():
-            found["output"] = _first(YOLO(folder / "weights.pt").model.float().eval()(asked["image"]))
+        unfinished = folder / ".part.weights.pt"  # whoever stops the export finds no half of a file
+        try:
+            torch.save({"requires": _Requirement(), "model": model, **entries}, unfinished)
+            with torch.no_grad():
+                found["output"] = _first(YOLO(unfinished).model.float().eval()(asked["image"]))
+            unfinished.replace(folder / "weights.pt")
+        finally:
+            unfinished.unlink(missing_ok=True)
     torch.save(found, answer)
 
 

@@ -1,6 +1,8 @@
 """Ultralytics' formats: their names, their arguments, and how files are compared with PyTorch."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import openvino
 import pytest
@@ -67,6 +69,61 @@ def test_a_format_that_nothing_here_runs_is_said_not_to_be_compared(
         found = formats._compared(exported, tmp_path / "weights.pt", [(64, 64)], is_exact=False)
         assert found.finding == f"written, not compared: {reason}"
         assert not found.problem
+
+
+class TestWrittenWhole:
+    """A model in a format is written beside, and renamed when it is whole."""
+
+    @pytest.fixture
+    def weights(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(formats, "find_spec", lambda _: None)  # nothing is compared
+        weights = tmp_path / "weights.pt"
+        weights.write_bytes(b"weights")
+        return weights
+
+    @staticmethod
+    def written_by(export: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let a function write the files of an export, beside the weights that it is given."""
+        monkeypatch.setattr(
+            formats, "YOLO", lambda path, **_: SimpleNamespace(export=lambda **_: str(export(Path(path))))
+        )
+
+    def test_an_export_that_is_stopped_leaves_what_was_there(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = weights.with_suffix(".onnx")
+        before.write_bytes(b"before")
+        killed = weights.parent / ".onnx.part"
+        killed.mkdir()
+        (killed / "weights.onnx").write_bytes(b"half")
+
+        def stopped(alone: Path) -> Path:
+            assert alone.read_bytes() == b"weights"
+            alone.with_suffix(".onnx").write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        self.written_by(stopped, monkeypatch)
+        with pytest.raises(KeyboardInterrupt):
+            formats.export(weights, "onnx", 64, end_to_end=False, arguments={})
+        assert sorted(weights.parent.iterdir()) == [before, weights]
+        assert (before.read_bytes(), weights.read_bytes()) == (b"before", b"weights")
+
+    def test_a_file_or_a_folder_replaces_that_of_an_earlier_export(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def into_folder(alone: Path) -> Path:
+            folder = alone.parent / "weights_model"
+            folder.mkdir()
+            (folder / f"{len(done)}.bin").touch()
+            return folder / f"{len(done)}.bin"
+
+        done = list[Path | None]()
+        self.written_by(into_folder, monkeypatch)
+        for _ in range(2):
+            done.append(formats.export(weights, "ncnn", 64, end_to_end=False, arguments={}).path)
+        folder = weights.parent / "weights_model"
+        assert done == [folder / "0.bin", folder / "1.bin"]
+        assert sorted(weights.parent.rglob("*")) == [weights, folder, folder / "1.bin"]
 
 
 def test_a_file_computes_the_same_and_has_the_same_accuracy(scenes: datasets.DataSet, tmp_path: Path) -> None:
