@@ -77,6 +77,7 @@ def print_trials(
     from nas.algorithms import pareto
     from nas.records.distinct_summaries import distinct_summaries
     from nas.records.record import columns_of, its_stock, stocks_of
+    from nas.report.beside_stock import reference_in_words
     from nas.study.running_trials import with_progress
 
     records = with_progress(study, some)
@@ -100,7 +101,9 @@ def print_trials(
         names.remove("map50_95_gain")
     else:
         names.insert(names.index(cost if cost in names else "gflops") + 1, "of_stock")  # beside its cost
-    headings = {name: _COLUMNS[name] for name in names}
+    stock = reference_in_words(among)
+    named = {**_COLUMNS, "map50_95_gain": f"over {stock}", "of_stock": f"of {stock}"}
+    headings = {name: named[name] for name in names}
     show.rows(rows, shown, title=title, columns=headings, narrow=[name for name in _NARROW if name != cost])
 
 
@@ -166,23 +169,29 @@ def _print_stock_models(study: "StoredStudy", records: "list[Record]", front: "l
 
 
 def _beside_stocks(study: "StoredStudy", records: "list[Record]", front: "list[Record]") -> dict[int, dict[str, Any]]:
-    """Return each model of a front beside the stock models of several members, as values for JSON by trial."""
+    """Return each model of a front beside the stock models of several members, as values for JSON by trial.
+
+    `bar` is the most accurate of these that costs at most as much, null if all cost more. Of a stock model, which may
+    be that one itself, the other values are null.
+    """
     from nas.algorithms import pareto
     from nas.records.record import stocks_of
     from nas.report.stock_front import bars
 
     if not study.settings.members:
         return {}
-    compared = bars(front, stocks_of(records), pareto.main_cost(study.settings.objectives))
-    return {
-        bar.record.trial: {
-            "best_stock": bar.best.trial if bar.best else None,
-            "over_best_stock": bar.gain,
-            "beside_stock_models": bar.sentence,
+    cost = pareto.main_cost(study.settings.objectives)
+    beside = {}
+    for one in bars(front, stocks_of(records), cost):
+        best, is_stock = one.best, one.record.role == "stock"
+        names = ("trial", "member", "map50_95", cost)
+        beside[one.record.trial] = {
+            "bar": best and {name: getattr(best, name) for name in names},
+            "best_stock": None if is_stock or best is None else best.trial,
+            "over_best_stock": None if is_stock else one.gain,
+            "beside_stock_models": None if is_stock else one.sentence,
         }
-        for bar in compared
-        if bar.record.role != "stock"
-    }
+    return beside
 
 
 def _judged(front: "Sequence[Record]", verdict: "Verdict | None") -> dict[int, dict[str, Any]]:
@@ -246,6 +255,11 @@ def _columns_and_verdict(study: "StoredStudy", front: "Sequence[Record]", verdic
     if not verdict.finalists:
         return []
     lines = []
+    if study.settings.members and verdict.cheapest is None:
+        lines.append(
+            "in the table, own stock is the stock model of a trial's own member; the verdict is beside the one that it "
+            "names, of those that cost no more"
+        )
     if not study.settings.confirms:
         chosen_by, judging = (f", on {CHOSEN_BY}", f", on {verdict.images}") if verdict.judged else ("", "")
         lines.append(f"the table has the search's scores{chosen_by}; the verdict is of fresh seeds{judging}")

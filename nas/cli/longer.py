@@ -58,7 +58,7 @@ def _print_comparison(before: "Study", after: "Study", both: "Sequence[Finalist]
     rows = _rows(after, both)
     if shown == "table":
         title = f"{before.name} after {few} and {many} epochs: mAP50-95"
-        columns, narrow = _columns(few, many), ["gflops", "map50_95_gain_before"]
+        columns, narrow = _columns(before, few, many), ["gflops", "map50_95_gain_before"]
         if before.settings.stock_only:  # each would stand beside itself
             columns = {name: text for name, text in columns.items() if name not in _BESIDE_STOCK}
             narrow.remove("map50_95_gain_before")
@@ -116,17 +116,19 @@ def _source_of_noise(before: "Study") -> list[str]:
     return [f"That noise is twice the deviation between seeds {NOISE_MEASURED}, not here; --seeds 3 measures it."]
 
 
-def _columns(few: int, many: int) -> dict[str, str]:
+def _columns(before: "Study", few: int, many: int) -> dict[str, str]:
+    from nas.report.beside_stock import reference_in_words
     from nas.words import with_unit
 
+    stock = reference_in_words(before.records())
     return {
         "trial": "trial",
         "map50_95_before": with_unit(few, "epoch"),
-        "map50_95_gain_before": "over stock",
+        "map50_95_gain_before": f"over {stock}",
         "map50_95": with_unit(many, "epoch"),
-        "map50_95_gain": "over stock",
+        "map50_95_gain": f"over {stock}",
         "gflops": "GFLOPs",
-        "of_stock": "of stock",
+        "of_stock": f"of {stock}",
         "summary": "architecture",
     }
 

@@ -1,5 +1,7 @@
 """A trial beside the stock model: what it gains in accuracy, and its share of a cost."""
 
+from collections.abc import Iterable
+
 from nas.records.record import Record, has_learned
 
 
@@ -8,6 +10,11 @@ def accuracy_gain(record: Record, stock: Record | None) -> float | None:
     if stock is None or stock.map50_95 is None or record.map50_95 is None or not has_learned(stock.map50_95):
         return None
     return record.map50_95 - stock.map50_95
+
+
+def reference_in_words(records: Iterable[Record]) -> str:
+    """Return what a table compares each of these with: `stock`, or in a study of several members `own stock`."""
+    return "own stock" if any(record.member for record in records) else "stock"
 
 
 def cost_share(record: Record, stock: Record | None, cost: str) -> float | None:

@@ -6,12 +6,13 @@ from types import MappingProxyType
 from nas.records.distinct_summaries import distinct_summaries
 from nas.records.facts import facts
 from nas.records.record import Record, its_stock, stocks_of
-from nas.report.beside_stock import accuracy_gain, cost_share
+from nas.report.beside_stock import accuracy_gain, cost_share, reference_in_words
 
 _FRESH, _JUDGED = "fresh seeds: points over stock", "verdict"
 """Columns of a confirmation."""
+_GAIN, _SHARE = "points over stock", "of stock"
 _COLUMNS = (
-    *("trial", "mAP50-95", "points over stock", _FRESH, _JUDGED),
+    *("trial", "mAP50-95", _GAIN, _FRESH, _JUDGED),
     *("GFLOPs", "params", "latency", "measured", "architecture"),
 )
 _COSTS = {"gflops": "GFLOPs", "params": "params", "latency_ms": "latency"}
@@ -43,10 +44,10 @@ def front_table(
             {
                 "trial": str(record.trial),
                 "mAP50-95": values["mAP50-95"],
-                "points over stock": "" if gained is None else f"{100 * gained:+.1f}",
+                _GAIN: "" if gained is None else f"{100 * gained:+.1f}",
                 **dict(zip((_FRESH, _JUDGED), fresh.get(record.trial, ("", "")), strict=True)),
                 "GFLOPs": values["GFLOPs"],
-                "of stock": "" if share is None else f"{share:.1%}",
+                _SHARE: "" if share is None else f"{share:.1%}",
                 "params": values["params"],
                 "latency": values["latency"].removeprefix("-"),
                 "measured": "" if record.measured_ms is None else f"{record.measured_ms:.1f} ms",
@@ -55,7 +56,7 @@ def front_table(
         )
     is_compared = not (len(stocks) > 1 and len(shown) == len(stocks))
     optional = {
-        "points over stock": is_compared,
+        _GAIN: is_compared,
         _FRESH: bool(fresh),
         _JUDGED: bool(fresh),
         "latency": any(record.latency_ms for record in shown),
@@ -63,6 +64,10 @@ def front_table(
     }
     names = [name for name in _COLUMNS if optional.get(name, True)]
     beside = _COSTS[cost] if _COSTS[cost] in names else "GFLOPs"
-    share_of_stock = ("of stock",) if is_compared else ()
+    share_of_stock = (_SHARE,) if is_compared else ()
     columns = (*names[: (at := names.index(beside) + 1)], *share_of_stock, *names[at:])
-    return columns, [tuple(row[name] for name in columns) for row in cells]
+    reference = reference_in_words(shown)
+    headings = {_GAIN: f"points over {reference}", _SHARE: f"of {reference}"}
+    if reference != "stock":  # the verdict names another one: that at its cost
+        headings[_FRESH] = f"{_FRESH} at its cost"
+    return tuple(headings.get(name, name) for name in columns), [tuple(row[name] for name in columns) for row in cells]

@@ -15,10 +15,11 @@ from nas.algorithms.pareto import main_cost
 from nas.algorithms.several_references import compare_with_all, compare_with_own, rows_beside
 from nas.defaults import MARGIN
 from nas.records.paired import PairedTrainings, failure
-from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
+from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of, stocks_of
 from nas.report.confirmations import is_from_scratch
 from nas.report.further_seeds import FurtherSeeds, further_seeds
 from nas.report.other_images import change_in_words
+from nas.report.stock_models import why_no_bar
 from nas.report.verdict import CHOSEN_BY, CheapestStock, JudgedFinalist, LeftOut, OwnStock, Verdict
 from nas.settings import Judging, Settings
 
@@ -87,7 +88,7 @@ def judge(
         stock_map50_95=confirmed.level,
         stock_map50_95_by_seed=confirmed.by_seed,
         stocks=len(paired.names) if before.stock_only else max(1, confirmed.stocks),
-        not_compared=() if before.stock_only else _not_compared(searched, fresh),
+        not_compared={} if before.stock_only else _not_compared(searched, fresh, before),
         cheapest=confirmed.cheapest,
         finalists=tuple(sorted(finalists, key=lambda one: -_rank(one))),
         left_out=confirmed.left_out,
@@ -236,10 +237,18 @@ def _stock_models(searched: Sequence[Record], fresh: Sequence[Record], cost: str
     return replace(whole, paired=PairedTrainings.of(fresh, by_cost))
 
 
-def _not_compared(searched: Sequence[Record], fresh: Sequence[Record]) -> tuple[str, ...]:
-    """Return the members of a search whose stock models are not in its confirmation."""
-    in_search, there = ([one.member for one in records if one.role == "stock"] for records in (searched, fresh))
-    return tuple(dict.fromkeys(member for member in in_search if member and member not in there))
+def _not_compared(searched: Sequence[Record], fresh: Sequence[Record], before: Settings) -> dict[str, str]:
+    """Return why the stock models of a search that are not in its confirmation are not, by the member's name."""
+    there = {one.member for one in fresh if one.role == "stock"}
+    last = {one.member: one for one in searched if one.role == "stock" and one.member}
+    trained = {one.fingerprint: one for one in reversed([*searched, *fresh]) if one.finished}
+    finalists = [trained[name] for name in {one.fingerprint for one in fresh if one.role != "stock"} & trained.keys()]
+    finished = {one.member: one for one in stocks_of(searched)}
+    return {
+        member: why_no_bar(finished.get(member, one), finalists, list(finished.values()), before)
+        for member, one in last.items()
+        if member not in there
+    }
 
 
 def _compared(

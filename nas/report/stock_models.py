@@ -64,12 +64,18 @@ def _beside(one: Record, stocks: Sequence[Record], cost: str, settings: Settings
 
 def contenders(stocks: Sequence[Record], settings: Settings) -> list[Record]:
     """Return the finished models that could be on the front: no other leads by more than noise and costs no more."""
+    return [one for one in stocks if _leader_over(one, stocks, settings) is None]
+
+
+def _leader_over(one: Record, stocks: Sequence[Record], settings: Settings) -> Record | None:
+    """Return the most accurate model that leads one by more than noise and costs no more; None if there is none."""
     cost, least = main_cost(settings.objectives), least_difference(settings.stock_noise)
-
-    def leads(other: Record, one: Record) -> bool:
-        return _value(other, cost) <= _value(one, cost) and _accuracy(other) - _accuracy(one) > least
-
-    return [one for one in stocks if not any(leads(other, one) for other in stocks)]
+    leaders = [
+        other
+        for other in stocks
+        if _value(other, cost) <= _value(one, cost) and _accuracy(other) - _accuracy(one) > least
+    ]
+    return max(leaders, key=_accuracy, default=None)
 
 
 def rivals_of(finalists: Sequence[Record], stocks: Sequence[Record], settings: Settings) -> list[Record]:
@@ -84,10 +90,28 @@ def rivals_of(finalists: Sequence[Record], stocks: Sequence[Record], settings: S
         stocks: stock models that have finished.
         settings: of the search.
     """
-    cost, own = main_cost(settings.objectives), {one.member for one in finalists}
-    ceiling = max((_value(one, cost) for one in finalists), default=0.0)
-    may_be = {one.trial for one in contenders(stocks, settings) if _value(one, cost) <= ceiling}
-    return [one for one in stocks if one.member in own or one.trial in may_be]
+    own = {one.member for one in finalists}
+    return [one for one in stocks if one.member in own or not why_no_bar(one, finalists, stocks, settings)]
+
+
+def why_no_bar(one: Record, finalists: Sequence[Record], stocks: Sequence[Record], settings: Settings) -> str:
+    """Return why a stock model cannot be the bar of any finalist, to be read after its name; empty if it may be.
+
+    Args:
+        one: stock model of a search, whether it has finished or not.
+        finalists: as of `rivals_of`, as are the others.
+    """
+    if not one.finished:
+        why = one.detail.removeprefix(f"the stock model of {one.member} ") or one.status
+        return f"has no score in the search: {why}"
+    cost = main_cost(settings.objectives)
+    if _value(one, cost) > max((_value(finalist, cost) for finalist in finalists), default=0.0):
+        return f"costs more than every finalist ({_in_words(one, cost)})"
+    leader = _leader_over(one, stocks, settings)
+    if leader is None:
+        return ""
+    lead, least = _accuracy(leader) - _accuracy(one), least_difference(settings.stock_noise)
+    return f"was {lead:.3f} behind {leader.member} in the search, more than noise ({least:.3f}), and costs no less"
 
 
 def verdict_lines(
@@ -159,9 +183,13 @@ def _ended(outcome: Mapping[str, Any], epochs: int) -> str:
 
 
 def _described(one: Record, cost: str) -> str:
+    return f"{one.member}, mAP50-95 {_accuracy(one):.3f} at {_in_words(one, cost)}"
+
+
+def _in_words(one: Record, cost: str) -> str:
     value = _value(one, cost)
     shown = f"{value / 1e6:.2f} M" if cost == "params" else f"{value:.2f}"
-    return f"{one.member}, mAP50-95 {_accuracy(one):.3f} at {shown} {UNITS[cost]}"
+    return f"{shown} {UNITS[cost]}"
 
 
 def _accuracy(record: Record) -> float:

@@ -29,6 +29,8 @@ FINDINGS = {
     Finding.WORSE: "worse",
 }
 """Findings of a verdict in words, the best first."""
+_POOLED = "(By the noise of all trainings together; the verdict's lines go by that of each finalist.)"
+"""Why a number of seeds may be another one than in the verdict."""
 _LONGER = 3
 """Factor of the epochs that are recommended where nothing was learned."""
 
@@ -202,7 +204,7 @@ class Trust(InWords):
     def _judged(self, noise: SeedNoise) -> str:
         """Return what the verdict says of how many finalists, and which seeds would tell the others apart."""
         each = ", ".join(f"{number} {FINDINGS[finding]}" for finding, number in self.findings.items())
-        further = f" {self._further(noise)}" if Finding.UNDECIDED in self.findings else ""
+        further = f" {self._further(noise)} {_POOLED}" if Finding.UNDECIDED in self.findings else ""
         return f"Fresh seeds have judged {with_unit(self.finalists, 'finalist')}: {each}.{further}"
 
     @property

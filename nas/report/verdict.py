@@ -1,6 +1,7 @@
 """Verdict of a confirmation in values, in words and as JSON; `nas.report.judging` makes it."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any, Self
 
@@ -211,7 +212,8 @@ class Verdict(InWords):
         judged: whether these are images that no search has read.
         stocks: number of stock models; with several, a gain is one over all of them that cost no more.
         cheapest: of a study of stock models alone, the one that no other is compared with; None of other studies.
-        not_compared: members of the search whose stock models were not trained again.
+        not_compared: why stock models of the search were not trained again, by the member's name; empty text where
+            today it would be.
         counts_images: whether intervals and tests count the sampling of these images, beside that of seeds.
     """
 
@@ -232,7 +234,7 @@ class Verdict(InWords):
     judged: bool = False
     counts_images: bool = False
     stocks: int = 1
-    not_compared: tuple[str, ...] = ()
+    not_compared: Mapping[str, str] = field(default_factory=dict)
     cheapest: CheapestStock | None = None
     confirmation: str = ""
     others: tuple[str, ...] = ()
@@ -276,6 +278,16 @@ class Verdict(InWords):
             if one.finding is Finding.EQUIVALENT and one.trial is not None and (one.cost_change or 0.0) < 0
         ]
         return min(saving)[1] if saving else None
+
+    @property
+    def wanted_seeds(self) -> int | None:
+        """Seeds in all with which the verdict would say more, by its own lines; None if no more would.
+
+        As many as would tell what is said of every finalist, and no fewer than make the tests safer.
+        """
+        further = [one.further.seeds for one in self.finalists if one.further and one.further.seeds is not None]
+        wanted = max(SIGN_TEST_SEEDS, self.planned + max(further, default=0))
+        return wanted if wanted > self.planned else None
 
     @property
     def shrinkage(self) -> tuple[float, float] | None:
@@ -348,6 +360,8 @@ class Verdict(InWords):
             several = sum(one.search_difference is not None for one in self.finalists) > 1
             were = "search scores of the finalists were" if several else "the finalist's search score was"
             bar = "stock" if self.cheapest is None else "a cheaper model"
+            if self.cheapest is None and any(one.stock for one in self.finalists):
+                bar = "these stock models" if several else "this stock model"
             on_average, fresh = (" on average", "fresh ones") if several else ("", "its fresh one")
             remarks.append(f"{were} {before:+.1f} points over {bar}{on_average}, {fresh} {after:+.1f}{how}")
         others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"
@@ -355,11 +369,7 @@ class Verdict(InWords):
         remarks.append(f"judged on {self.images}{over}{others}")
         if self.others:
             remarks.append(f"this is {self.confirmation}; there is also {'; '.join(self.others)}")
-        if self.not_compared:
-            remarks.append(
-                f"stock models that were not trained again: {', '.join(self.not_compared)}; in the search each had no "
-                "score, was behind another that costs no more by more than noise, or costs more than all finalists"
-            )
+        remarks += [self._not_trained] if self.not_compared else []
         if self.look > 1:
             remarks.append(
                 f"verdict {self.look} on this search, with more seeds or finalists, or other trainings: tested at "
@@ -373,6 +383,14 @@ class Verdict(InWords):
             )
         return remarks
 
+    @property
+    def _not_trained(self) -> str:
+        """Stock models of the search that were not trained again, each with the reason."""
+        none = "may be the bar by the scores of today, but was none when this confirmation was begun"
+        named = "; ".join(f"{member}, which {why or none}" for member, why in self.not_compared.items())
+        were = "models that were" if len(self.not_compared) > 1 else "model that was"
+        return f"stock {were} not trained again: {named}"
+
     def as_document(self) -> dict[str, Any]:
         """Return the verdict as values for JSON, with its words."""
         judged = [one.as_document() for one in self.finalists]
@@ -381,7 +399,9 @@ class Verdict(InWords):
         values = asdict(self)
         if self.stocks == 1:
             del values["stocks"]
-        if not self.not_compared:
+        if self.not_compared:
+            values |= {"not_compared": list(self.not_compared), "why_not_compared": dict(self.not_compared)}
+        else:
             del values["not_compared"]
         if self.cheapest is None:
             del values["cheapest"]

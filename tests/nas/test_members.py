@@ -23,7 +23,8 @@ from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, stock_of, stocks_of
 from nas.records.trial_files import TrialFiles
 from nas.report import effects, stock_front
-from nas.report.page import gathering
+from nas.report.front_table import front_table
+from nas.report.page import gathering, recommended
 from nas.report.search_findings import left_out
 from nas.samplers.categories import categories_of
 from nas.samplers.encoding import Encoding
@@ -143,6 +144,12 @@ class TestEffects:
         assert list(rows[0]) == [*effects.COLUMNS, "member"]
         assert {row["member"] for row in rows} == set(MEMBERS)
         assert nas("effects", "edge", *runs).splitlines()[1].startswith("member")
+
+    def test_table_fits_a_narrow_terminal(self, proposed: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        printed = nas("effects", "edge", "--runs", proposed.folder.parent)
+        assert "…" not in printed
+        assert all(len(line) <= 80 for line in printed.splitlines())
 
     def test_mlflow_is_sent_the_stock_choices_of_every_member(self, proposed: Study, joined: JoinedSpace) -> None:
         choices = context_of(proposed).choices()
@@ -406,6 +413,11 @@ class TestFreshSeeds:
         assert second.sentence.startswith(f"trial {eight.trial}: beside ninet worse by 5.0 points")
         assert "; it beats its own stock model only (eightn: +5.0 points, " in second.sentence
         assert second.as_document()["own"]["finding"] == "better"
+        shown = [recommended._stock_beside(one.trial, searched, searched.records(), verdict) for one in (eight, nine)]
+        assert [one and one.member for one in shown] == ["ninet", "ninet"]  # detections beside it
+        costly = recommended._stock_beside(eight.trial, searched, searched.records(), None)
+        assert costly is not None
+        assert costly.map50_95 == pytest.approx(0.6, abs=0.01)
         export = fronts.exporting(verdict, searched, nine.trial)
         assert export.startswith("export the one with the largest gain with: nas export edge")
 
@@ -663,10 +675,29 @@ class TestCommands:
         assert "eightn stock: mAP50-95" in printed
         assert "ninet stock: mAP50-95" in printed
         rows = json.loads(nas("pareto", "edge", *runs, "--format", "json"))
-        stocks = {one.trial for one in stocks_of(searched.records())}
+        stocks = {one.trial: one for one in stocks_of(searched.records())}
         for row in rows:
-            if row["trial"] not in stocks:
+            bar = max(
+                (one for one in stocks.values() if one.gflops <= row["gflops"]),
+                key=lambda one: one.map50_95 or 0.0,
+                default=None,
+            )
+            values = bar and {name: getattr(bar, name) for name in ("trial", "member", "map50_95", "gflops")}
+            assert row["bar"] == values
+            if row["trial"] in stocks:
+                assert (row["best_stock"], row["over_best_stock"], row["beside_stock_models"]) == (None, None, None)
+            else:
+                assert row["best_stock"] == (bar and bar.trial)
                 assert row["beside_stock_models"].startswith(f"trial {row['trial']}: ")
+
+    def test_tables_say_whose_stock_model_is_meant(self, searched: Study) -> None:
+        printed = nas("pareto", "edge", "--runs", searched.folder.parent).splitlines()[1]
+        assert "over own stock" in printed
+        assert "of own stock" in printed
+        records = searched.records()
+        columns, _ = front_table(records, records[:3], "gflops", {2: ("+1.0 (0.5 to 1.5) beside ninet", "better")})
+        assert columns[2:4] == ("points over own stock", "fresh seeds: points over stock at its cost")
+        assert "of own stock" in columns
 
     def test_records_are_read_from_their_file(self, searched: Study) -> None:
         stored = searched.record_file.read()

@@ -34,6 +34,7 @@ from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
 from nas.report.verdict import CheapestStock, JudgedFinalist, LeftOut, OwnStock, Verdict
+from nas.study.folders import command
 from nas.study.study import Study
 from search_spaces import load, operators
 from search_spaces.errors import SpecError
@@ -203,6 +204,35 @@ class TestPage:
         others = {2: "most accurate"}
         assert {member.trial: member.reasons[0] for member in shown} == reasons | others
 
+    @pytest.mark.parametrize(
+        ("finding", "reason"),
+        [
+            (Finding.BETTER, "better than the stock models at its cost by the verdict"),
+            (Finding.EQUIVALENT, "as accurate as the stock model of v9s by the verdict, and cheaper"),
+        ],
+    )
+    def test_what_the_verdict_supports_among_several_stock_models_says_so(
+        self, study: Study, finding: Finding, reason: str
+    ) -> None:
+        verdict = replace(VERDICT, finalists=(replace(FINALIST, trial=1, finding=finding, stock="v9s"),))
+        assert recommended.members(study, study.records(), study.front(), verdict)[0].reasons[0] == reason
+
+    @pytest.mark.parametrize(
+        ("unfinished", "planned", "advised"),
+        [
+            (0, 2, {"Judge the front with more seeds": " --seeds 5"}),  # as its verdict: 5 or more are safer
+            (0, 5, {}),
+            (3, 5, {"Train the fresh seeds that are left": ""}),
+        ],
+    )
+    def test_page_advises_as_many_seeds_as_its_verdict(
+        self, study: Study, unfinished: int, planned: int, advised: dict[str, str]
+    ) -> None:
+        commands = gathering._commands(study, replace(VERDICT, unfinished=unfinished, planned=planned))
+        confirm = command("confirm", study.folder)
+        expected = {name: f"{confirm}{seeds}" for name, seeds in advised.items()}
+        assert {name: text for name, text in commands.items() if "seeds" in name} == expected
+
     def test_finalists_have_their_fresh_scores_in_the_table(
         self, study: Study, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -342,9 +372,10 @@ class TestVerdictTable:
         gone = LeftOut(trial=9, fingerprint="9", summary="SE 9", reason="no score")
         several = (self.UNTOLD, replace(self.UNTOLD, trial=6, stock="v9s", own=own), self.EQUAL)
         verdict = replace(VERDICT, finalists=several, left_out=(gone,))
+        assert verdict_table.fresh_cells(verdict)[6][0] == "-0.04 (-1.00 to 0.90) beside v9s"
         columns, rows = verdict_table.verdict_table(verdict)
         assert columns == (
-            *("trial", "beside", "points over stock", "95 % interval", "GFLOPs of stock", "verdict", "architecture"),
+            *("trial", "beside stock of", "points over it", "95 % interval", "GFLOPs of it", "verdict", "architecture"),
         )
         assert rows[1] == ("6", "v9s", "-0.04", "-1.00 to 0.90", "90.0%", "not told apart", "UIB 4")
         assert rows[3] == ("9", "", "", "", "", "left out: no score", "SE 9")

@@ -163,7 +163,8 @@ def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
     figure = graph_objects.Figure(drawn)
     figure.add_vline(x=0, line={"width": 1, "color": "#8b95a5"})
     figure.update_layout(height=130 + _ROW * len(shown), showlegend=True)  # also where all are of one colour
-    figure.update_xaxes(title_text="points of mAP50-95 over stock")
+    stock = "own stock" if any(one.member for one in shown) else "stock"
+    figure.update_xaxes(title_text=f"points of mAP50-95 over {stock}")
     names = list(dict.fromkeys(_named(one) for one in shown))
     figure.update_yaxes(categoryorder="array", categoryarray=names, range=[-0.7, len(names) - 0.3])
     return figure

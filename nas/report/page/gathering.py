@@ -181,9 +181,13 @@ def _commands(study: Reported, verdict: Verdict | None) -> dict[str, str]:
     """Return what to type next, by its purpose; of a confirmation, for its search."""
     confirms = study.settings.confirms
     search = study.folder if confirms is None else study.folder.with_name(confirms)
-    found = {}
-    seeds, more = ("fresh", "") if verdict is None else ("more", f" --seeds {2 * verdict.planned}")
-    found[f"Judge the front with {seeds} seeds"] = f"{command('confirm', search)}{more}"
+    found, confirm = {}, command("confirm", search)
+    if verdict is None:
+        found["Judge the front with fresh seeds"] = confirm
+    elif verdict.unfinished:
+        found["Train the fresh seeds that are left"] = confirm
+    elif verdict.wanted_seeds is not None:
+        found["Judge the front with more seeds"] = f"{confirm} --seeds {verdict.wanted_seeds}"
     if confirms is not None or study.settings.proposes:
         found["Ask how far the ranking can be believed"] = command("trust", search)
     if study.settings.proposes:

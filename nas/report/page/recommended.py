@@ -3,11 +3,13 @@
 import base64
 from collections.abc import Sequence
 
+from nas.algorithms.pareto import main_cost
 from nas.records.facts import facts
-from nas.records.record import Record, has_learned, stock_of
+from nas.records.record import Record, has_learned, stock_of, stocks_of
 from nas.report.page import network
 from nas.report.page.contents import Member, Sample
 from nas.report.page.reported import Reported
+from nas.report.stock_front import bars
 from nas.report.verdict import Verdict
 from nas.study.export import choose
 from nas.study.folders import runs_option
@@ -39,11 +41,17 @@ def _supported(study: Reported, verdict: Verdict | None) -> tuple[int, str] | No
     """Return the trial that the verdict supports, with the reason; None if there is none."""
     if verdict is None or study.settings.confirms is not None:
         return None
+    by_trial = {one.trial: one for one in verdict.finalists if one.trial is not None}
     if verdict.best_trial is not None:
-        is_of_stock_models = verdict.cheapest is not None
-        return verdict.best_trial, "taken by the verdict" if is_of_stock_models else "better than stock by the verdict"
+        if verdict.cheapest is not None:
+            return verdict.best_trial, "taken by the verdict"
+        several = bool(by_trial[verdict.best_trial].stock)
+        bar = "the stock models at its cost" if several else "stock"
+        return verdict.best_trial, f"better than {bar} by the verdict"
     if verdict.saving_trial is not None:
-        return verdict.saving_trial, "as accurate as stock by the verdict, and cheaper"
+        own = by_trial[verdict.saving_trial].stock
+        bar = f"the stock model of {own}" if own else "stock"
+        return verdict.saving_trial, f"as accurate as {bar} by the verdict, and cheaper"
     return None
 
 
@@ -72,9 +80,9 @@ def samples(
     Raises:
         StudyError: the weights of one of the two are no longer there.
     """
-    stock = stock_of(records)
     supported = _supported(study, verdict)
     best = supported[0] if supported is not None else front[0].trial if front else None
+    stock = stock_of(records) if best is None else _stock_beside(best, study, records, verdict)
     if stock is None or best is None or best == stock.trial or not has_learned(stock.map50_95):
         return []
     pair = study.files(stock.trial).weights, study.files(best).weights
@@ -82,7 +90,7 @@ def samples(
         raise StudyError(f"{missing[0]} is not there (nas clean removes weights)")
     budget = study.settings.budget
     compared = compare(pair, str(study.settings.data), study.sealed, image_size=budget.image_size)
-    names = f"stock, trial {stock.trial}", f"trial {best}"
+    names = f"{stock.member} stock, trial {stock.trial}".lstrip(), f"trial {best}"
     return [
         Sample(
             captions=(_caption(names[0], one, 0), _caption(names[1], one, 1)),
@@ -90,6 +98,23 @@ def samples(
         )
         for one in compared
     ]
+
+
+def _stock_beside(trial: int, study: Reported, records: Sequence[Record], verdict: Verdict | None) -> Record | None:
+    """Return the stock model beside which a trial is shown.
+
+    Of several the one that the verdict has put it beside, or else the most accurate that costs no more; if all cost
+    more, that of its member.
+    """
+    stocks, judged = stocks_of(records), verdict.finalists if verdict is not None else ()
+    if not study.settings.members:
+        return stock_of(records)
+    beside = next((one.stock for one in judged if one.trial == trial), "")
+    if (named := next((stock for stock in stocks if stock.member == beside), None)) is not None:
+        return named
+    shown = [one for one in records if one.trial == trial]
+    (bar,) = bars(shown, stocks, main_cost(study.settings.objectives))
+    return bar.best or bar.own
 
 
 def _caption(model: str, sample: SampleImage, which: int) -> str:

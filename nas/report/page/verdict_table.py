@@ -16,10 +16,10 @@ def verdict_table(verdict: Verdict) -> tuple[tuple[str, ...], list[tuple[str, ..
     if not verdict.finalists:
         return (), []
     beside = any(one.stock for one in verdict.finalists)
-    bar = "stock" if verdict.cheapest is None else "it"  # stock models are compared with cheaper ones, which are named
+    bar = "it" if beside else "stock"  # one of several stock models is named
     cost = _COSTS[verdict.finalists[0].cost]
     names = ("trial", f"points over {bar}", "95 % interval", f"{cost} of {bar}", "verdict")
-    columns = (*names[:1], *(["beside"] if beside else []), *names[1:], "architecture")
+    columns = (*names[:1], *(["beside stock of"] if beside else []), *names[1:], "architecture")
     rows = [
         (_trial(one), *([one.stock] if beside else []), *_figures(one), _VERDICTS[one.finding], one.summary)
         for one in verdict.finalists
@@ -30,12 +30,16 @@ def verdict_table(verdict: Verdict) -> tuple[tuple[str, ...], list[tuple[str, ..
 
 
 def fresh_cells(verdict: Verdict) -> dict[int, tuple[str, str]]:
-    """Return the difference with its interval and the verdict of each finalist, by its trial in the search."""
+    """Return the difference with its interval and the verdict of each finalist, by its trial in the search.
+
+    The stock model beside which it is, of several, is named.
+    """
     cells = {}
     for one in verdict.finalists:
         if one.trial is not None:
             difference, interval, _ = _figures(one)
-            cells[one.trial] = (f"{difference} ({interval})", _VERDICTS[one.finding])
+            beside = f" beside {one.stock}" if one.stock else ""
+            cells[one.trial] = (f"{difference} ({interval}){beside}", _VERDICTS[one.finding])
     return cells
 
 
