@@ -10,9 +10,9 @@ from search_spaces.operators import modules
 from trials.contracts import cases, layer_contract, operator_contract, record_contract
 
 
-def lines(folder: Path) -> list[str]:
+def lines(folder: Path, scale: str = "n") -> list[str]:
     modules.load(folder / "fork.py")
-    cases = layer_contract.cases(base.load(str(folder / "mine.yaml"), "n"))
+    cases = layer_contract.cases(base.load(str(folder / "mine.yaml"), scale))
     return list(layer_contract.lines({case: operator_contract.check(case) for case in cases}))
 
 
@@ -71,3 +71,53 @@ def test_layer_of_another_repository_that_only_moves_or_adds_numbers_keeps_every
     found = layer_contract.cases(base.load(str(tmp_path / "mine.yaml"), ""))
     assert [one.operator for one in found] == ["yolov7.ReOrg", "yolov7.Shortcut"]
     assert [operator_contract.check(one) for one in found] == [(), ()]
+
+
+STRIDES = """
+import torch
+from torch import nn
+from ultralytics.nn.modules import Conv
+
+class Stages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList(Conv(8 * i or 3, 8 * i + 8, 3, 2) for i in range(5))
+
+    def forward(self, x):
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return maps[1:]
+
+class Gathered(nn.Module):
+    def __init__(self, channels, out):
+        super().__init__()
+        self.layers = nn.ModuleList(Conv(one, out, 1) for one in channels)
+
+    def forward(self, x):
+        sized = [layer(one) for layer, one in zip(self.layers, x)]
+        return sum(nn.functional.interpolate(one, sized[0].shape[2:]) for one in sized)
+
+class Pooled(Gathered):
+    def forward(self, x):
+        return self.layers[0](x[0]) + self.layers[1](x[1].mean((2, 3), keepdim=True))
+"""
+
+
+@pytest.mark.parametrize(
+    ("row", "broken"),
+    [
+        ([[1, 4], 1, "Gathered", [16]], ""),
+        ([[2, 3], 1, "Gathered", [16]], ""),
+        ([[1, 4], 1, "Pooled", [16]], "one_image"),
+    ],
+)
+def test_maps_are_large_enough_for_the_strides_of_a_layer(row: object, broken: str, tmp_path: Path) -> None:
+    (tmp_path / "fork.py").write_text(STRIDES, encoding="utf-8")
+    rows = [[-1, 1, "Stages", []], [-1, 1, "Conv", [16, 1, 1]], row]
+    document = {"nc": 2, "backbone": rows, "head": [[[6], 1, "Detect", ["nc"]]]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+    whole, fusion = lines(tmp_path, "")
+    assert whole.endswith(" and 40x8x8: keeps all promises")
+    assert fusion.endswith(f"breaks {broken}" if broken else "keeps all promises")

@@ -13,7 +13,7 @@ from search_spaces.operators import Site, SiteKind, Value
 from trials.contracts.joined_maps import JoinedMaps
 
 SQUARE = (8, 8)
-"""Height and width of the map that most promises are checked with."""
+"""Height and width of the map that most promises are checked with, in units of the case."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +87,11 @@ class Case:
         return False
 
     @property
+    def unit(self) -> int:
+        """Pixels of a unit of the sizes: more than one where a layer makes or reads far smaller maps, too."""
+        return 1
+
+    @property
     def site_summary(self) -> str:
         """Site in words: `inner convolution, 32 to 32 channels, kernel 3`."""
         read = " and ".join(map(str, self.inputs)) or self.c_in
@@ -104,14 +109,20 @@ class Case:
         return (JoinedMaps(module, maps, reads_list=True) if maps else module).eval()
 
     def image(self, size: tuple[int, int] = SQUARE, batch: int = 2) -> Tensor:
-        """Return an input `(batch, c_in, *size)` of normal random numbers, always the same."""
-        return torch.randn(batch, self.c_in, *size, generator=torch.Generator().manual_seed(0))
+        """Return an input `(batch, c_in, h, w)` of normal random numbers, always the same; the size is in units."""
+        height, width = self.pixels(size)
+        return torch.randn(batch, self.c_in, height, width, generator=torch.Generator().manual_seed(0))
+
+    def pixels(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return a size in units as height and width in pixels."""
+        height, width = size
+        return height * self.unit, width * self.unit
 
     def shape(self, size: tuple[int, int], batch: int = 2) -> tuple[int, ...]:
-        """Return the expected output shape for an input of a size; a stride divides it, rounded up."""
+        """Return the expected output shape for an input of a size in units; a stride divides it, rounded up."""
         if self.kind is SiteKind.UPSAMPLE:
-            return batch, self.c_out, *(side * self.stride for side in size)
-        return batch, self.c_out, *(-(-side // self.stride) for side in size)
+            return batch, self.c_out, *(side * self.stride for side in self.pixels(size))
+        return batch, self.c_out, *(-(-side // self.stride) for side in self.pixels(size))
 
 
 @dataclass(frozen=True, kw_only=True)

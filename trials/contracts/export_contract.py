@@ -133,7 +133,8 @@ def _export(cases: Sequence[Case], folder: Path) -> Observations:
     images = [case.image(*_RUN) for case in cases]
     out = run_onnx(graph, {x: image.numpy() for (x, _), image in zip(names, images, strict=True)})
     with torch.no_grad():
-        return [_difference(torch.from_numpy(y), expected) for y, expected in zip(out, modules(*images), strict=True)]
+        expected = modules(*images)
+    return [_difference(case, torch.from_numpy(y), one) for case, y, one in zip(cases, out, expected, strict=True)]
 
 
 def run_onnx(graph: Path, images: Mapping[str, Any]) -> Any:
@@ -155,9 +156,9 @@ def _axes(name: str) -> dict[int, str]:
     return {0: f"{name}_batch", 2: f"{name}_height", 3: f"{name}_width"}
 
 
-def _difference(out: Tensor, expected: Tensor) -> str:
+def _difference(case: Case, out: Tensor, expected: Tensor) -> str:
     """Return in words how the output of an exported graph differs; empty if it does not."""
-    traced, run = ("x".join(map(str, size)) for size, _ in (_TRACED, _RUN))
+    traced, run = ("x".join(map(str, case.pixels(size))) for size, _ in (_TRACED, _RUN))
     if out.shape != expected.shape:
         return f"exported at {traced}, it gives {tuple(out.shape)} for {run}, not {tuple(expected.shape)}"
     far = relative_difference(out, expected)

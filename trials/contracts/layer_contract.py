@@ -14,6 +14,8 @@ from trials.contracts import export_contract, operator_contract
 from trials.contracts.case import Case, Failure
 from trials.contracts.joined_maps import JoinedMaps
 
+_MOST_TIMES_SMALLER = 4
+"""Of `SQUARE`, a map so many times smaller has two rows and columns; all sizes of the contracts are divisible by it."""
 _EVEN = 2
 """Kernel of a case that takes no odd maps, as a layer that changes the size never gets."""
 
@@ -24,10 +26,12 @@ class LayerCase(Case):
 
     Attributes:
         maps: channels of each map, and how many times smaller than the finest it is.
+        coarsest: how many times smaller than the finest the smallest map is that it reads or returns.
         placed: the class and its arguments.
     """
 
     maps: tuple[tuple[int, int], ...]
+    coarsest: int
     reads_list: bool
     placed: Placed = field(compare=False, repr=False)
 
@@ -35,6 +39,11 @@ class LayerCase(Case):
     def choice_summary(self) -> str:
         """Call of the constructor, and what it makes of which maps."""
         return self.placed.summary
+
+    @property
+    def unit(self) -> int:
+        """Pixels of a unit of the sizes: the smallest map of the smallest input has two rows, as a batch norm needs."""
+        return max(self.coarsest // _MOST_TIMES_SMALLER, 1)
 
     @property
     def may_multiply_nothing(self) -> bool:
@@ -88,10 +97,12 @@ def _case(step: Traced, placed: Placed) -> LayerCase | None:
     if isinstance(step.returned, Mapping) or not all(isinstance(one, Tensor) for one in received):
         return None
     sizes = [one.shape[-1] for one in received if isinstance(one, Tensor)]
-    returned = step.returned if isinstance(step.returned, Tensor) else step.returned[0]
+    made = [step.returned] if isinstance(step.returned, Tensor) else step.returned
+    returned = made[0]
     finest, out = max(sizes), returned.shape[-1]
+    smallest = min(*sizes, *(one.shape[-1] for one in made))
     grows = out > finest
-    plain = out == finest and len(set(sizes)) == 1
+    plain = finest == smallest and not grows
     channels = [one.shape[1] for one in received if isinstance(one, Tensor)]
     return LayerCase(
         operator=placed.found.name,
@@ -105,6 +116,7 @@ def _case(step: Traced, placed: Placed) -> LayerCase | None:
         reduction=None,
         activation="",
         activation_module=nn.Identity(),
+        coarsest=finest // smallest,
         maps=tuple((count, finest // size) for count, size in zip(channels, sizes, strict=True)),
         reads_list=isinstance(step.received, list | tuple),
         placed=placed,

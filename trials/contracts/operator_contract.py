@@ -64,15 +64,16 @@ def _shape(subject: _Subject) -> Iterator[str]:
     case, module = subject.case, subject.trained()
     sizes = [SQUARE, _LARGER, _OBLONG] + ([] if case.kernel and case.kernel % 2 == 0 else [_ODD])
     for size in sizes:
+        x = case.image(size)
         with torch.no_grad():
-            out = module(case.image(size))
+            out = module(x)
         if not isinstance(out, Tensor):
             yield f"returns {type(out).__name__}, where a tensor is expected"
             return
         if tuple(out.shape) != case.shape(size):
-            yield f"{(2, case.c_in, *size)} becomes {tuple(out.shape)}, where {case.shape(size)} is expected"
+            yield f"{tuple(x.shape)} becomes {tuple(out.shape)}, where {case.shape(size)} is expected"
         elif not out.isfinite().all():
-            yield f"{size[0]} x {size[1]}: NaN or infinite numbers in the output"
+            yield f"{x.shape[2]} x {x.shape[3]}: NaN or infinite numbers in the output"
 
 
 def _deterministic(subject: _Subject) -> Iterator[str]:
@@ -285,7 +286,7 @@ def _cost(subject: _Subject) -> Iterator[str]:
     """Multiply-adds are all counted, on the meta device."""
     with torch.device("meta"):
         module = cost.fused(subject.case.build())
-        x = torch.zeros(1, subject.case.c_in, *_LARGER)
+        x = torch.zeros(1, subject.case.c_in, *subject.case.pixels(_LARGER))
     macs = cost.macs_of(module, x)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
