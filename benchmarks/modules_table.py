@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +76,16 @@ class Result:
         """Key of the trainings that are compared with each other."""
         return (self.data, self.budget, self.space, self.scale)
 
+    @property
+    def position(self) -> tuple[int, str]:
+        """Place among the rows of a table or figure."""
+        return PLACES.index(self.place), self.operator.lower()
+
+    @property
+    def label(self) -> str:
+        """Name of the row in a figure."""
+        return f"{self.operator}, {self.place} ({self.slot})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
@@ -115,18 +124,19 @@ class Worth:
 def groups(results: Sequence[Result]) -> Iterator[tuple[list[Worth], int, int]]:
     """Yield, for each data set and model, its rows, the number of seeds, and how many models lack a seed.
 
-    Tests of one group are corrected for the number of its rows, by Holm's procedure.
+    They come as they were begun; one of which nothing has all seeds is left out. Tests of one group are corrected for
+    the number of its rows, by Holm's procedure.
     """
-    for _, found in groupby(sorted(results, key=lambda one: one.group), key=lambda one: one.group):
-        by_model: dict[str, dict[int, Result]] = {}
-        for one in found:
-            by_model.setdefault(one.fingerprint, {})[one.seed] = one
+    by_group: dict[object, dict[str, dict[int, Result]]] = {}
+    for one in results:
+        by_group.setdefault(one.group, {}).setdefault(one.fingerprint, {})[one.seed] = one
+    for by_model in by_group.values():
         stock = next((each for each in by_model.values() if any(one.place == STOCK for one in each.values())), {})
         seeds = sorted(stock)
         if len(seeds) < LEAST_SEEDS:
             continue
         others = [each for each in by_model.values() if each is not stock]
-        whole = sorted((each for each in others if set(seeds) <= set(each)), key=lambda each: _order(each[seeds[0]]))
+        whole = sorted((each for each in others if set(seeds) <= set(each)), key=lambda each: each[seeds[0]].position)
         if not whole:
             continue
         accuracies = np.array([[100 * each[seed].map50_95 for seed in seeds] for each in (stock, *whole)])
@@ -136,10 +146,6 @@ def groups(results: Sequence[Result]) -> Iterator[tuple[list[Worth], int, int]]:
             for each, comparison in zip(whole, compared, strict=True)
         ]
         yield rows, len(seeds), len(others) - len(whole)
-
-
-def _order(one: Result) -> tuple[int, str]:
-    return PLACES.index(one.place), one.operator.lower()
 
 
 def text(results: Sequence[Result], latencies: Sequence[Latency]) -> str:

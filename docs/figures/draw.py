@@ -118,23 +118,34 @@ def modules_figure(_runs: Path) -> None:
     sys.path.append(str(FOLDER.parents[1]))
     from benchmarks import modules, modules_table, results_file  # noqa: PLC0415 - they are no package, and import PyTorch
 
-    found = next(modules_table.groups(results_file.read(modules.RESULTS, modules_table.Result)), None)
-    if found is None:
+    panels = [rows for rows, _, _ in modules_table.groups(results_file.read(modules.RESULTS, modules_table.Result))]
+    if not panels:
         raise CannotDrawError(f"{modules.RESULTS.name} has no model that was trained with all seeds")
-    rows = found[0][::-1]
+    positions = {row.one.label: row.one.position for rows in panels for row in rows}
+    labels = sorted(positions, key=lambda label: positions[label], reverse=True)
     for scheme, colours in SCHEMES.items():
-        findings = {"better": colours["front"], "worse": colours["trial"]}
-        figure, axes = plt.subplots(figsize=(9.2, 1 + 0.19 * len(rows)))
-        axes.axvline(0, color=colours["stock"], linewidth=1.5, label="stock model")
-        for height, row in enumerate(rows):
-            compared = row.compared
-            colour = findings.get(compared.finding, colours["ink"])
-            axes.plot((compared.low, compared.high), (height, height), "-", color=colour, linewidth=1)
-            axes.plot(compared.difference, height, "o", color=colour, markersize=5)
-        labels = [f"{row.one.operator}, {row.one.place} ({row.one.slot})" for row in rows]
-        axes.set_yticks(range(len(rows)), labels, fontsize=8)
-        axes.set_xlabel("points of mAP50-95 over the stock model, with 95 % intervals", loc="right")
-        _colour(axes, colours, legend="best")
+        findings = {"better": colours["front"], "worse": colours["stock"]}
+        size = (9.2, 1.2 + 0.17 * len(labels))
+        figure, every_axes = plt.subplots(ncols=len(panels), sharey=True, squeeze=False, figsize=size)
+        for axes, rows in zip(every_axes[0], panels, strict=True):
+            stock = rows[0].stock
+            axes.set_title(f"{stock.space} {stock.scale}, {stock.data}", fontsize=9, color=colours["ink"])
+            axes.axvline(0, color=colours["stock"], linewidth=1.5)
+            for row in rows:
+                compared, height = row.compared, labels.index(row.one.label)
+                colour = findings.get(compared.finding, colours["ink"])
+                axes.plot((compared.low, compared.high), (height, height), "-", color=colour, linewidth=1)
+                axes.plot(compared.difference, height, "o", color=colour, markersize=4)
+            axes.set_yticks(range(len(labels)), labels, fontsize=7)
+            axes.set_ylim(-1, len(labels))
+            _colour(axes, colours)
+        figure.supxlabel(
+            "points of mAP50-95 over the stock model (the line), with 95 % intervals",
+            x=1,
+            ha="right",
+            color=colours["ink"],
+            fontsize=10,
+        )
         _save(figure, f"modules-{scheme}.svg")
 
 
@@ -176,7 +187,8 @@ def _colour(axes: Any, colours: Mapping[str, str], legend: str = "upper right") 
     for side, spine in axes.spines.items():
         spine.set_visible(side in {"left", "bottom"})
         spine.set_color(colours["grid"])
-    axes.legend(frameon=False, labelcolor=colours["ink"], loc=legend)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=colours["ink"], loc=legend)
 
 
 def drawing(runs: Path) -> None:
