@@ -28,8 +28,9 @@ def search_findings(
         commands = {name: command(name, study.folder) for name in ("export", "confirm")}
         return stock_models.verdict_lines(records, front, study.settings, **commands)
     if study.settings.members:
-        cost, confirm = main_cost(study.settings.objectives), judging_command(study)
-        beside = stock_front.findings(front, stocks_of(records), cost, confirm=confirm)
+        cost, pareto = main_cost(study.settings.objectives), command("pareto", study.folder)
+        confirm = judging_command(study)
+        beside = stock_front.findings(front, stocks_of(records), cost, confirm=confirm, pareto=pareto)
         return [*beside, *left_out(study)]
     judging, is_search = judging_command(study), study.settings.confirms is None
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, list(records)), [])

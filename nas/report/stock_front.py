@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nas.records.record import Record, its_stock
 from nas.report.verdicts import UNITS
+from nas.words import with_unit
 
 _MOST = 3
 """Models of a front of which a sentence is written, the most accurate first."""
@@ -61,7 +62,7 @@ def _bar(record: Record, stocks: Sequence[Record], cost: str) -> Bar:
     return Bar(record=record, own=its_stock(record, stocks), best=best, cost=cost)
 
 
-def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str, *, confirm: str) -> list[str]:
+def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str, *, confirm: str, pareto: str) -> list[str]:
     """Return what the scores of a study of several members show, one sentence each.
 
     Args:
@@ -69,6 +70,7 @@ def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str, *, co
         stocks: stock models that have finished.
         cost: name of the cost at which models are compared.
         confirm: command that judges them by fresh seeds.
+        pareto: command that prints the front.
     """
     candidates = sorted((one for one in front if one.role != "stock"), key=_accuracy, reverse=True)
     compared = bars(candidates, stocks, cost)
@@ -76,7 +78,7 @@ def findings(front: Sequence[Record], stocks: Sequence[Record], cost: str, *, co
         return ["Nothing that was tried is on the front beside the stock models."]
     sentences = [one.sentence for one in compared[:_MOST]]
     left = len(compared) - _MOST
-    rest = [f"{left} more models of the front: nas pareto --format json"] if left > 0 else []
+    rest = [f"{with_unit(left, 'more model')} of the front: {pareto} --format json"] if left > 0 else []
     seeds = min(one.record.seeds for one in compared)
     scored = "one short training each" if seeds == 1 else f"means of {seeds} seeds, which also chose them"
     return [*sentences, *rest, f"scores are those of {scored}: no verdict ({confirm})"]

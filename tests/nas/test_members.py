@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -612,6 +612,7 @@ BEST = "v9t's, 0.550 at 7.00 GFLOPs"
 
 
 class TestStockFront:
+    COMMANDS: ClassVar = {"confirm": "nas confirm edge", "pareto": "nas pareto edge"}
     STOCKS = (record(0, "v8n", 0.50, 8.0, "stock"), record(1, "v9t", 0.55, 7.0, "stock"))
 
     def test_reference_is_the_most_accurate_stock_model(self) -> None:
@@ -639,15 +640,15 @@ class TestStockFront:
 
     def test_findings_name_the_most_accurate_models(self) -> None:
         front = [*self.STOCKS, *(record(2 + n, "v8n", 0.56 + n / 100, 8.0 + n) for n in range(5))]
-        found = stock_front.findings(front, self.STOCKS, "gflops", confirm="nas confirm edge")
+        found = stock_front.findings(front, self.STOCKS, "gflops", **self.COMMANDS)
         assert [text.partition(":")[0] for text in found[:3]] == ["trial 6", "trial 5", "trial 4"]
         assert found[3:] == [
-            "2 more models of the front: nas pareto --format json",
+            "2 more models of the front: nas pareto edge --format json",
             "scores are those of one short training each: no verdict (nas confirm edge)",
         ]
 
     def test_front_of_stock_models_alone_is_said(self) -> None:
-        found = stock_front.findings(self.STOCKS, self.STOCKS, "gflops", confirm="nas confirm edge")
+        found = stock_front.findings(self.STOCKS, self.STOCKS, "gflops", **self.COMMANDS)
         assert found == ["Nothing that was tried is on the front beside the stock models."]
 
 
