@@ -15,11 +15,11 @@ from torch import nn
 from search_spaces.errors import SpecError
 from search_spaces.operators import constructor_names
 
-WORDS = ("in", "all", "sum", "out", "repeats", "rest")
+WORDS = ("in", "all", "each", "sum", "out", "repeats", "rest")
 """Words by which a model file says what a class wants, `arguments: {MyBlock: [in, out, repeats, rest]}`.
 
-`in` are the channels of the (first) map, `all` a list of those of all maps, `sum` their sum, `out` the row's first
-argument as output channels, scaled by the width; `rest` the row's other arguments.
+`in` are the channels of the (first) map, `all` a list of those of all maps, `each` the same as an argument for each,
+`sum` their sum, `out` the row's first argument as output channels, scaled by the width; `rest` the others of the row.
 """
 
 _LARGEST_KERNEL = 15
@@ -134,6 +134,8 @@ def as_told(words: Sequence[Any], arguments: Sequence[Any], place: Place) -> Rea
                 given.append(place.channels[0])
             case "all":
                 given.append(list(place.channels))
+            case "each":
+                given.extend(place.channels)
             case "sum":
                 given.append(sum(place.channels))
             case "out":
@@ -223,6 +225,9 @@ class _Reader:
         if self._row:
             yield self._given(every, *self._row[1:], written=self._row[1:])
             yield self._given(self._first, *self._row[1:], written=self._row[1:])
+        yield self._given(*every, *self._row)
+        if self._row and _is_channels(self._row[0]):
+            yield self._out(every, self._row, separate=True)
 
     def _plain(self) -> Reading:
         return self._given(*self._row)
@@ -242,10 +247,11 @@ class _Reader:
         if self._place.further and self._row and _is_channels(self._row[0]) and len(wanted) == 1 + len(row):
             yield self._out(self._first, row)
 
-    def _out(self, before: int | list[int], row: Sequence[Any]) -> Reading:
+    def _out(self, before: int | list[int], row: Sequence[Any], *, separate: bool = False) -> Reading:
         channels = self._place.scaled(row[0])
+        first = before if separate and isinstance(before, list) else [before]
         return Reading(
-            arguments=(before, channels, *self._repeats(), *row[1:]),
+            arguments=(*first, channels, *self._repeats(), *row[1:]),
             written=(channels, *row[1:]),
             has_channels=True,
             takes_repeats=self._takes_repeats,

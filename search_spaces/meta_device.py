@@ -9,13 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.one_by_one import OneByOne
 from search_spaces.operators import user_classes
+
+
+def unwrapped(layer: nn.Module) -> nn.Module:
+    """Return the layer that takes maps one by one, or the first of several copies; any other layer as it is."""
+    first = layer[0] if isinstance(layer, nn.Sequential) and len(layer) else layer
+    return first.layer if isinstance(first, OneByOne) else first
 
 
 def is_of_user(layer: nn.Module) -> bool:
     """Return whether a layer is of a user's class, or several copies of one."""
-    inner = layer[0] if isinstance(layer, nn.Sequential) and len(layer) else layer
-    return user_classes.is_of_user(inner)
+    return user_classes.is_of_user(unwrapped(layer))
 
 
 def passed(layer: nn.Module, received: Any) -> Any:

@@ -1,7 +1,7 @@
 """Layers of users' classes in a built model: where they stand, what they were built of, and what they return."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from search_spaces import model_file
 from search_spaces.build import replace_layer
 from search_spaces.constructors import Reading
 from search_spaces.errors import SpecError
+from search_spaces.one_by_one import OneByOne
 from search_spaces.operators import user_classes
-from search_spaces.operators.constructor_names import constructed
 from search_spaces.operators.user_classes import UserClass
 
 STAND_IN = "Index"
@@ -30,9 +30,11 @@ class Placed:
 
     Attributes:
         given: arguments of the constructor for this document's classes.
+        names: of the last arguments, if the constructor takes them by name alone.
         repeats: copies in a row, where the class does not take them as an argument.
         channels: of the map that it returns; a tuple of those of several maps.
         summary: of what was built, and what it makes of which maps.
+        one_by_one: whether it takes its maps as several arguments, in place of a list.
     """
 
     found: UserClass
@@ -41,10 +43,12 @@ class Placed:
     repeats: int
     channels: int | tuple[int, ...]
     summary: str
+    names: tuple[str, ...] = ()
+    one_by_one: bool = False
 
     def build(self) -> nn.Module:
         """Build the layer on the device of the context."""
-        return build(self.found.module, self.given, self.repeats)
+        return build(self.found.module, self.given, self.repeats, names=self.names, one_by_one=self.one_by_one)
 
 
 PLACED: WeakKeyDictionary[nn.Module, Placed] = WeakKeyDictionary()
@@ -117,21 +121,39 @@ def notes(built: nn.Sequential) -> list[str]:
     ]
 
 
-def build(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
+def build(
+    module: type[nn.Module], given: Sequence[Any], repeats: int, *, names: Sequence[str] = (), one_by_one: bool = False
+) -> nn.Module:
     """Build a layer on the device of the context; one whose constructor needs numbers is moved to the meta device."""
     with redirect_stdout(sys.stderr):
         try:
-            return repeated(module, given, repeats)
+            return repeated(module, given, repeats, names=names, one_by_one=one_by_one)
         except (RuntimeError, NotImplementedError):
             if torch.get_default_device().type != "meta":
                 raise
         with torch.device("cpu"):
-            return repeated(module, given, repeats).to("meta")
+            return repeated(module, given, repeats, names=names, one_by_one=one_by_one).to("meta")
 
 
-def repeated(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
-    """Build a layer, or as many copies of it in a row."""
-    built = [constructed(module, deepcopy(list(given))) for _ in range(repeats)]
+def repeated(
+    module: Callable[..., nn.Module],
+    given: Sequence[Any],
+    repeats: int,
+    *,
+    names: Sequence[str] = (),
+    one_by_one: bool = False,
+) -> nn.Module:
+    """Build a layer, or as many copies of it in a row; one that takes maps one by one becomes one that takes a list.
+
+    Args:
+        names: of the last arguments, if the constructor takes them by name alone.
+    """
+    first = len(given) - len(names)
+    built = []
+    for _ in range(repeats):
+        arguments = deepcopy(list(given))
+        layer = module(*arguments[:first], **dict(zip(names, arguments[first:], strict=True)))
+        built.append(OneByOne(layer) if one_by_one else layer)
     return nn.Sequential(*built) if repeats > 1 else built[0]
 
 

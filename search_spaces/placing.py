@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from itertools import product
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ from torch.nn.parameter import UninitializedParameter
 from ultralytics.nn import tasks
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import constructors, model_file, user_rows
+from search_spaces import constructors, model_file, one_by_one, user_rows
 from search_spaces.constructors import Place, Reading
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.meta_device import passed
+from search_spaces.operators import constructor_names
 from search_spaces.operators.user_classes import UserClass
 from search_spaces.placed import STAND_IN, Placed, as_raw_head, build
 from search_spaces.trace import Feature, run, skip_batch_norms
@@ -33,6 +35,8 @@ _OF_HEADS = ("reg_max", "end2end")
 
 _SHOWN = 3
 """Most readings that a message lists."""
+
+_ONE_BY_ONE = ", its maps one by one"
 
 
 _cache: dict[str, dict[int, Placed]] = {}
@@ -157,35 +161,55 @@ class _Placing:
         )
         if found.source is None:  # what our layers take is known: another reading would only hide a wrong argument
             options = options[:1]
-        for reading in options:
+        several = len(received) if place.reads_list and not is_head else 1
+        for single, reading in product(one_by_one.ways(found.module, several), options):
             try:
-                works = self._tried(found, place, reading, received, is_head=is_head)
+                works = self._tried(found, place, reading, received, is_head=is_head, single=single)
             except Exception as error:
                 if isinstance(error, ImportError | SpecError) or type(error) is NameError:  # no other reading helps
                     raise SpecError(f"{found.name} of {found.file}: {in_one_line(error)}") from error
-                tried.append(f"as {self._call(found, reading)}: {in_one_line(error)}")
+                tried.append(f"as {self._call(found, reading)}{_ONE_BY_ONE * single}: {in_one_line(error)}")
                 continue
             scaled = constructors.with_scaled_output(reading, works[0].channels, arguments, place)
             if scaled is not None and told is None:
                 with suppress(Exception):  # the one without scaling works
-                    works = self._tried(found, place, scaled, received, is_head=is_head)
+                    works = self._tried(found, place, scaled, received, is_head=is_head, single=single)
             return works
         raise SpecError(_untold(found, place, arguments, tried))
 
     def _tried(
-        self, found: UserClass, place: Place, reading: Reading, received: Sequence[Feature], *, is_head: bool
+        self,
+        found: UserClass,
+        place: Place,
+        reading: Reading,
+        received: Sequence[Feature],
+        *,
+        is_head: bool,
+        single: bool,
     ) -> tuple[Placed, Feature]:
-        """Build a layer by one reading and pass the maps through it."""
+        """Build a layer by one reading and pass the maps through it, as a list or single."""
         repeats = 1 if reading.takes_repeats else place.repeats
         given = reading.given(self._document.get("nc"))
-        layer = _built_on_meta(found.module, given, repeats)
+        names = constructor_names.names_of(found.module, given)
+        with torch.device("meta"):
+            layer = build(found.module, given, repeats, names=names, one_by_one=single)
+        _require_layer(layer)
         x = list(received) if place.reads_list else received[0]
         returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
         channels = 0 if is_head else _returned_channels(returned)
         copies = f", {repeats} times" if repeats > 1 else ""
         made = "predictions" if is_head else _shown([returned])
-        summary = f"{self._call(found, reading)}{copies}: {_shown(received)} to {made}"
-        placed = Placed(found=found, reading=reading, given=given, repeats=repeats, channels=channels, summary=summary)
+        call = f"{self._call(found, reading)}{copies}{_ONE_BY_ONE * single}"
+        placed = Placed(
+            found=found,
+            reading=reading,
+            given=given,
+            repeats=repeats,
+            channels=channels,
+            summary=f"{call}: {_shown(received)} to {made}",
+            names=names,
+            one_by_one=single,
+        )
         return placed, returned
 
     def _call(self, found: UserClass, reading: Reading) -> str:
@@ -219,9 +243,13 @@ class _Placing:
         return [variables.get(one, model_file.evaluated(one)) if isinstance(one, str) else one for one in arguments]
 
 
-def _built_on_meta(module: type[nn.Module], given: Sequence[Any], repeats: int) -> nn.Module:
-    with torch.device("meta"):
-        built = build(module, given, repeats)
+def _require_layer(built: Any) -> None:
+    """Check that a class or function has built a layer of known channels; bring it into eval mode.
+
+    Raises:
+        LayerError: it is no layer.
+        SpecError: its channels are not known before a first pass.
+    """
     if not isinstance(built, nn.Module):
         raise LayerError(f"it returns {shortened(type(built).__name__)}, where a layer is expected")
     built.eval()
@@ -229,7 +257,6 @@ def _built_on_meta(module: type[nn.Module], given: Sequence[Any], repeats: int) 
         raise SpecError(
             "it has lazy layers, whose channels show after a first pass only (nn.Conv2d, not nn.LazyConv2d)"
         )
-    return built
 
 
 def _returned_channels(returned: Any) -> int | tuple[int, ...]:
@@ -270,8 +297,27 @@ def _untold(found: UserClass, place: Place, arguments: Sequence[Any], tried: Seq
     more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
     if found.source is None:
         return f"{found.name} cannot be built of {shortened(list(arguments))}: {tried[0]}"
+    hint = _hint(found, place) or (
+        f"say what its constructor wants, for example `arguments: {{{found.name}: {words}}}` in the model file: "
+        f"{', '.join(constructors.WORDS)}; docs/operators.md"
+    )
     return (
         f"{found.name} of {found.file} cannot be built of {shortened(list(arguments))}: tried "
-        f"{'; '.join(tried[:_SHOWN])}{more} (say what its constructor wants, for example `arguments: "
-        f"{{{found.name}: {words}}}` in the model file: in, all, sum, out, repeats, rest; docs/operators.md)"
+        f"{'; '.join(tried[:_SHOWN])}{more} ({hint})"
     )
+
+
+def _hint(found: UserClass, place: Place) -> str:
+    """Return what stands in the way where another reading of the arguments cannot help; empty if one may."""
+    names, maps = one_by_one.names_of_maps(found.module), len(place.channels)
+    if len(names) > max(maps, 1):
+        return (
+            f"its forward takes {len(names)} maps, {', '.join(names)}, and the row reads {maps}: write a list of as "
+            "many layers, such as [-1, 6]"
+        )
+    if constructor_names.hides_its_arguments(found.module):
+        return (
+            "its constructor takes arguments by name alone, **kwargs, and its source does not say which: write a class "
+            "derived from it whose constructor names them, `def __init__(self, c1, c2): super().__init__(...)`"
+        )
+    return ""

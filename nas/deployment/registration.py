@@ -42,13 +42,17 @@ class Row:
 class Layer:
     """Row of a class, or of a function that returns a layer.
 
-    It stands in a file as `[from, repeats, NAME, [its arguments, {channels: behind the layer}]]`.
+    It stands in a file as `[from, repeats, NAME, [its arguments, {channels: behind the layer}]]`. The mapping may have
+    `names` of the last arguments, which are given by name, and `one_by_one: true` for a layer that takes its maps as
+    several arguments.
     """
 
     source: int | list[int]
     repeats: int
     module: Callable[..., nn.Module]
     arguments: list[Any]
+    names: list[str]
+    one_by_one: bool
 
 
 def register(rows: Mapping[str, Row], layers: Mapping[str, Callable[..., nn.Module]]) -> None:
@@ -86,7 +90,15 @@ def _layer(written: list[Any], layers: Mapping[str, Callable[..., nn.Module]], c
     """Return the layer that a row describes, and the channels behind it."""
     source, repeats, name, (*given, behind) = written
     arguments = [classes if one == "nc" else one for one in given]
-    return Layer(source=source, repeats=repeats, module=layers[name], arguments=arguments), behind["channels"]
+    layer = Layer(
+        source=source,
+        repeats=repeats,
+        module=layers[name],
+        arguments=arguments,
+        names=behind.get("names", []),
+        one_by_one=behind.get("one_by_one", False),
+    )
+    return layer, behind["channels"]
 
 
 def _of_class(stand_in: Any, layer: Layer, *, is_plain: bool) -> nn.Module:
@@ -95,7 +107,8 @@ def _of_class(stand_in: Any, layer: Layer, *, is_plain: bool) -> nn.Module:
     if isinstance(layer.module, type) and issubclass(layer.module, Detect):
         module.legacy = is_plain
     stand_in.f = layer.source
-    return replace_layer(stand_in, repeated(module, layer.arguments, layer.repeats))
+    built = repeated(module, layer.arguments, layer.repeats, names=layer.names, one_by_one=layer.one_by_one)
+    return replace_layer(stand_in, built)
 
 
 def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_in: Channels) -> nn.Module:

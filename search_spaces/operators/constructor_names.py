@@ -1,7 +1,10 @@
 """Names that constructors in forks of YOLO give to the channels before and behind a layer, and to repeats."""
 
+import ast
 from collections.abc import Sequence
-from inspect import Parameter, signature
+from contextlib import suppress
+from inspect import Parameter, getsource, signature
+from textwrap import dedent
 from typing import Any
 
 from torch import nn
@@ -41,24 +44,75 @@ _BY_POSITION = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
 
 
 def arguments(module: type[nn.Module]) -> list[Parameter]:
-    """Return the parameters of a class's constructor, those by name alone last; none if it does not say."""
-    try:
-        found = list(signature(module.__init__).parameters.values())[1:]
-    except (TypeError, ValueError):
-        return []
+    """Return the parameters of a class's constructor, those by name alone last; none if it does not say.
+
+    Of one that takes `**kwargs` alone, what its source takes from them.
+    """
+    found = _parameters(module)
+    if [one.kind for one in found] == [Parameter.VAR_KEYWORD]:
+        return _taken_from(found[0].name, module)
     return [one for one in found if one.kind in _BY_POSITION] + [
         one for one in found if one.kind is Parameter.KEYWORD_ONLY
     ]
 
 
-def constructed(module: type[nn.Module], given: Sequence[Any]) -> nn.Module:
-    """Build a layer of arguments in the order of `arguments`: those by name alone get their names."""
+def hides_its_arguments(module: type[nn.Module]) -> bool:
+    """Return whether a constructor takes `**kwargs` alone, and its source does not say which."""
+    return [one.kind for one in _parameters(module)] == [Parameter.VAR_KEYWORD] and not arguments(module)
+
+
+def _parameters(module: type[nn.Module]) -> list[Parameter]:
+    try:
+        return list(signature(module.__init__).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return []
+
+
+def _taken_from(mapping: str, module: type[nn.Module]) -> list[Parameter]:
+    """Return what a constructor takes from its `**kwargs`: channels before it, channels behind it, then the others.
+
+    That are `kwargs["dim"]`, `kwargs.get("dim", 64)`, `kwargs.pop("dim")`, and with `super().__init__(**kwargs)` the
+    parameters of the class that it is derived from.
+    """
+    try:
+        tree = ast.parse(dedent(getsource(module.__init__)))
+    except (OSError, TypeError, SyntaxError):
+        return []
+    found: dict[str, Parameter] = {}
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call))
+    for node in sorted(nodes, key=lambda one: (one.lineno, one.col_offset)):
+        match node:
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(key))) if name == mapping:
+                found.setdefault(key, _by_name(key))
+            case ast.Call(
+                func=ast.Attribute(value=ast.Name(id=name), attr="get" | "pop" as method),
+                args=[ast.Constant(value=str(key)), *others],
+            ) if name == mapping:
+                with suppress(ValueError):  # of no literal; the constructor has it
+                    default = ast.literal_eval(others[0]) if others else None if method == "get" else Parameter.empty
+                    found.setdefault(key, _by_name(key, default))
+            case ast.Call(
+                func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__"),
+                keywords=[*_, ast.keyword(arg=None, value=ast.Name(id=name))],
+            ) if name == mapping:
+                owner = next(one for one in module.__mro__ if "__init__" in vars(one))
+                after = module.__mro__[module.__mro__.index(owner) + 1 :]
+                parent = next(one for one in after if "__init__" in vars(one))
+                inherited = arguments(parent) if parent is not nn.Module else []
+                found |= {one.name: _by_name(one.name, one.default) for one in inherited if one.name not in found}
+    return sorted(found.values(), key=lambda one: (not is_input(one.name), not is_output(one.name, after="")))
+
+
+def _by_name(name: str, default: Any = Parameter.empty) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default)
+
+
+def names_of(module: type[nn.Module], given: Sequence[Any]) -> tuple[str, ...]:
+    """Return the names of the arguments that a constructor takes by name alone, the last of those that are given."""
     names = arguments(module)
-    first = sum(one.kind in _BY_POSITION for one in names)
     if takes_any(module) or len(given) > len(names):
-        return module(*given)
-    by_name = {names[position].name: given[position] for position in range(first, len(given))}
-    return module(*given[:first], **by_name)
+        return ()
+    return tuple(one.name for one in names[: len(given)] if one.kind is Parameter.KEYWORD_ONLY)
 
 
 def takes_any(module: type[nn.Module]) -> bool:

@@ -277,12 +277,12 @@ from models.common import torch
 
 
 class Joined(nn.Module):
-    def __init__(self, dimension=1):
+    def __init__(self, **kwargs):
         super().__init__()
-        self.dimension = dimension
+        self.dimension = kwargs["dimension"]
 
-    def forward(self, x):
-        return torch.cat(list(x), self.dimension)
+    def forward(self, first, second):
+        return torch.cat([first, second], self.dimension)
 """,
 }
 """Texts of a fork's folder `models`, whose files import each other in every way that forks know."""

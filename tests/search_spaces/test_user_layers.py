@@ -183,6 +183,73 @@ class Loud(nn.Module):
         assert line.startswith("backbone[1]: Odd of own.py cannot be built of [7]: tried as Odd(7): ")
         assert "for example `arguments: {Odd: [in, out, rest]}` in the model file" in line
 
+    @pytest.mark.parametrize(
+        ("row", "expected"),
+        [
+            ("[[0, 1], 1, Two, [16]]", "Two(16), its maps one by one: 16x128x128 and 16x128x128 to 16x128x128"),
+            ("[[0, 1], 1, Two, []]", "Two(16), its maps one by one: 16x128x128 and 16x128x128 to 16x128x128"),
+            ("[[0, 2], 1, Pair, []]", "Pair(16, 24), its maps one by one: 16x128x128 and 24x128x128 to 24x128x128"),
+            ("[[0, 2], 1, Wide, [8]]", "Wide(16, 24, 8), its maps one by one: 16x128x128 and 24x128x128 to 8x128x128"),
+            ("[[0, 1], 1, Skip, []]", "Skip(), its maps one by one: 16x128x128 and 16x128x128 to 16x128x128"),
+            (
+                "[[0, 1, 1], 1, Any, []]",
+                "Any(), its maps one by one: " + "16x128x128 and " * 2 + "16x128x128 to 16x128x128",
+            ),
+            ("[[0, 1], 1, Listed, []]", "Listed(): 16x128x128 and 16x128x128 to 16x128x128"),
+            ("[-1, 1, Skip, []]", "Skip(): 24x128x128 to 24x128x128"),
+        ],
+    )
+    def test_maps_are_passed_as_the_class_takes_them(self, row: str, expected: str, tmp_path: Path) -> None:
+        load(tmp_path, TAKING_MAPS)
+        path = model(tmp_path, "[-1, 1, Conv, [16, 3, 1]]", "[-1, 1, Conv, [24, 3, 1]]", row)
+        assert placed(path) == {3: expected}
+        assert (
+            build.model(model_reader.model_document(str(path)), 2).eval()(torch.rand(1, 3, 64, 64))[0].isfinite().all()
+        )
+        counted = cost.measure(model_reader.model_document(str(path)), 2, 64)
+        assert counted.layers[3].module == expected.partition("(")[0]
+
+    def test_file_says_that_channels_are_given_one_by_one(self, tmp_path: Path) -> None:
+        load(tmp_path, TAKING_MAPS)
+        path = model(
+            tmp_path, "[-1, 1, Conv, [24, 3, 1]]", "[[0, 1], 1, Wide, [8]]", more="arguments: {Wide: [each, 4]}"
+        )
+        assert placed(path)[2].startswith("Wide(16, 24, 4), its maps one by one: ")
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("ByKey", "ByKey(16, 32, 3)"),
+            ("ByMethod", "ByMethod(16, 32, 3)"),
+            ("Passing", "Passing(16, 32, 3)"),
+            ("Derived", "Derived(16, 32, 3)"),
+        ],
+    )
+    def test_arguments_by_name_alone_are_read_from_the_source(self, name: str, expected: str, tmp_path: Path) -> None:
+        load(tmp_path, TAKING_NAMES)
+        assert placed(model(tmp_path, f"[-1, 1, {name}, [32, 3]]"))[1].startswith(f"{expected}: ")
+
+    @pytest.mark.parametrize(
+        ("row", "reason"),
+        [
+            (
+                "[-1, 1, Two, []]",
+                "its forward takes 2 maps, x1, x2, and the row reads 1: write a list of as many layers",
+            ),
+            (
+                "[-1, 1, Looping, [8]]",
+                "its constructor takes arguments by name alone, **kwargs, and its source does not say",
+            ),
+        ],
+    )
+    def test_what_stands_in_the_way_is_said(self, row: str, reason: str, tmp_path: Path) -> None:
+        load(tmp_path, TAKING_MAPS + TAKING_NAMES)
+        with pytest.raises(SpecError) as caught:
+            placed(model(tmp_path, row))
+        (line,) = caught.value.mistakes
+        assert f"({reason}" in line
+        assert "arguments: {" not in line
+
     def test_file_says_what_a_class_wants(self, tmp_path: Path) -> None:
         load(tmp_path, ODD)
         path = model(tmp_path, "[-1, 1, Odd, [7]]", more="arguments: {Odd: [rest, abc, in]}")
@@ -526,6 +593,68 @@ class Conv(nn.Module):
 
     def forward(self, x):
         return self.act(self.bn(self.conv(x)))
+"""
+TAKING_MAPS = """
+class Two(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, 1)
+
+    def forward(self, x1, x2):
+        return self.conv(x1) + x2
+
+class Pair(nn.Module):
+    def __init__(self, low, high):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(one, high, 1) for one in (low, high))
+
+    def forward(self, x1, x2):
+        return self.convs[0](x1) + self.convs[1](x2)
+
+class Wide(nn.Module):
+    def __init__(self, low, high, width):
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(one, width, 1) for one in (low, high))
+
+    def forward(self, x1, x2):
+        return self.convs[0](x1) + self.convs[1](x2)
+
+class Skip(nn.Module):
+    def forward(self, x, skip=None):
+        return x.relu() if skip is None else x + skip
+
+class Any(nn.Module):
+    def forward(self, *maps):
+        return torch.stack(maps).sum(0)
+
+class Listed(nn.Module):
+    def forward(self, x, scale=2):
+        return x[0] + x[1] * scale
+"""
+TAKING_NAMES = """
+class ByKey(nn.Conv2d):
+    def __init__(self, **kwargs):
+        k, out = kwargs["k"], kwargs["out_channels"]
+        super().__init__(kwargs["in_channels"], out, k, padding=k // 2)
+
+class ByMethod(nn.Conv2d):
+    def __init__(self, **kwargs):
+        act = kwargs.pop("act", nn.SiLU())
+        super().__init__(kwargs.pop("c1"), kwargs.pop("c2"), kwargs.get("k", 1), padding="same")
+
+class Passing(nn.Conv2d):
+    def __init__(self, **options):
+        super().__init__(padding="same", **options)
+
+class Derived(ByKey):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+class Looping(nn.Module):
+    def __init__(self, **kwargs):
+        super().__init__()
+        vars(self).update(kwargs)
+        self.layer = nn.Conv2d(self.dim, self.dim, 1)
 """
 OTHER_REPCONV = """
 class RepConv(nn.Module):

@@ -23,7 +23,7 @@ from ultralytics.nn.tasks import BaseModel
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build, model_checks
 from search_spaces.errors import CostError, SpecError
 from search_spaces.hosts import HOSTS, WHOLE
-from search_spaces.meta_device import is_of_user
+from search_spaces.meta_device import is_of_user, unwrapped
 from search_spaces.operators import Operator, Site
 from search_spaces.printed import PRINTED
 from search_spaces.scaling import Scaling
@@ -315,8 +315,8 @@ class _Holder(BaseModel):
 
 def _name(layer: nn.Module) -> str:
     """Return the layer's name in a row of a model YAML."""
-    if isinstance(layer, nn.Sequential) and is_of_user(layer):  # copies of one class
-        layer = layer[0]
+    if is_of_user(layer):
+        layer = unwrapped(layer)
     names = {record.module: name for name, record in OPERATORS.items()}
     inside = [names[type(module)] for module in layer.modules() if type(module) in names]  # the outermost first
     name = "nn.Upsample" if isinstance(layer, nn.Upsample) else type(layer).__name__
