@@ -46,7 +46,8 @@ def findings_of(study: Study) -> Findings:
         trust = study.trust_beside(verdict, records) if study.settings.proposes else None
         effects = study.effects() if study.settings.proposes else None
     except NasError as problem:
-        _log.warning("MLflow is not sent the verdict, ablations and effects of %s: %s", study.name, problem)
+        why = str(problem).removeprefix(f"{study.name}: ")
+        _log.warning("MLflow is not sent the verdict, ablations and effects of %s: %s", study.name, why)
         return Findings()
     groups = [[] if verdict is None else verdict.lines(), *(ablation.lines() for ablation in ablations)]
     if study.settings.members and verdict is None and (stock := stock_of(records)) is not None:

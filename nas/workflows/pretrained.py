@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from nas.settings import MemberWeights, Pretrained
 from nas.workflows.request import Request
 from nas.workflows.search_options import PRETRAINED
-from search_spaces import SearchSpace, Space
+from search_spaces import Space
 from search_spaces.errors import DataError, SpecError
 from trials.training import released
 from trials.training.released import Released
@@ -41,8 +42,7 @@ def resolve_weights(
                 f"takes the released checkpoint of each of {space.name}; or search one space from this file)"
             )
         return request, {}
-    instead = "search it alone, from --weights FILE.pt," if space.member_names else "name one with --weights FILE.pt,"
-    found = _released([_checkpoint_name(member, instead) for member in space.members], fetching)
+    found = _released(_checkpoint_names(space), fetching)
     if not space.member_names:
         (only,) = found
         return replace(request, weights=only.path), {"pretrained": Pretrained(**_fields(only))}
@@ -51,14 +51,34 @@ def resolve_weights(
     return request, {"member_weights": own}
 
 
-def _checkpoint_name(space: SearchSpace, instead: str) -> str:
-    name = released.checkpoint_name(space.base, space.scale)
-    if name is None:
-        raise SpecError(
-            f"weights: Ultralytics has released no checkpoint for {space.base} at scale {space.scale or '-'}, by its "
-            f"name ({instead} or leave --weights out)"
-        )
-    return name
+def _checkpoint_names(space: Space) -> list[str]:
+    """Return the name of the released checkpoint of each member.
+
+    A member without one is refused, not started from random weights: beside others from released ones it would be
+    behind for that alone, and its stock model be dropped at a rung, as if that told something of the architecture.
+
+    Raises:
+        SpecError: names all members without one, and what to do.
+    """
+    names = [released.checkpoint_name(member.base, member.scale) for member in space.members]
+    without = [member for member, name in zip(space.members, names, strict=True) if name is None]
+    if not without:
+        return [name for name in names if name is not None]
+    bases = ", ".join(f"{one.base} at scale {one.scale or '-'}" for one in without)
+    files = [(Path(one.base), one.scale) for one in without if Path(one.base).is_file()]
+    remedies = [
+        f"called after what it is nearest to, such as yolov8{scale or 'n'}-{path.stem}.yaml, a file takes what fits"
+        for path, scale in files[:1]
+    ]
+    if space.member_names:
+        them = "them" if len(without) > 1 else "it"
+        remedies.append(f"search without {them}, or all from random weights, without --weights")
+    else:
+        remedies.append("name one with --weights FILE.pt, or leave --weights out")
+    by_name = "by their names" if len(without) > 1 else "by its name"
+    raise SpecError(
+        f"weights: Ultralytics has released no checkpoint for {bases}, {by_name} ({'; or '.join(remedies)})"
+    )
 
 
 def _released(names: list[str], fetching: Callable[[str], AbstractContextManager[object]]) -> list[Released]:

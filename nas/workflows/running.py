@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 from nas import signals
@@ -264,7 +264,7 @@ def _tracker(study: Study, kind: "type[Tracker]", activity: str = "") -> "Tracke
         kind: its class.
         activity: what continues without MLflow; empty where nothing does, and the problem is raised.
     """
-    uri = study.tracking
+    uri, findings = study.tracking, partial(findings_of, study)
     file, runs = study.file, study.folder.parent
     identity.relocate_artifacts(uri)
     where = runs_option(runs)
@@ -282,7 +282,7 @@ def _tracker(study: Study, kind: "type[Tracker]", activity: str = "") -> "Tracke
         commands=commands,
         sync_command=_sync_command(study),
         activity=activity,
-        findings=partial(findings_of, study),
+        findings=findings if activity else cache(findings),  # what is written at once has the same ones at its end
         stage=stage_of(study),
         context=context_of(study),
     )

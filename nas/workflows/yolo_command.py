@@ -26,9 +26,10 @@ def run(arguments: Sequence[str], *, trust: bool = False) -> None:
     words, is_trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(typed))
     trusted = trust or is_trusted
     sys.argv[:] = yolo_inputs.with_resumed_model(full_training.prepare_command(words))
-    yolo_inputs.require_valid(sys.argv, trusted=trusted)
-    yolo_inputs.require_named_model(sys.argv)
+    settings = yolo_inputs.settings_of_files(sys.argv)
+    yolo_inputs.require_valid(sys.argv, settings=settings, trusted=trusted)
+    yolo_inputs.require_named_model(sys.argv, settings=settings)
     sys.argv[:] = yolo_inputs.with_task(sys.argv)
-    yolo_inputs.guard(sys.argv, trusted=trusted)
+    yolo_inputs.guard(sys.argv, settings=settings, trusted=trusted)
     with logged(), yolo_inputs.mistakes_in_one_line():
         cfg.entrypoint()

@@ -14,12 +14,15 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from typer.testing import CliRunner, Result
+from ultralytics import cfg
 from ultralytics.nn import tasks
 from ultralytics.utils import YAML
 
 from nas.cli import app
+from nas.workflows import yolo_command
 from search_spaces import space_file
 from search_spaces.errors import DataError, SpecError
+from search_spaces.yaml_text import read_yaml
 from trials.devices import DeviceProfile
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
@@ -228,6 +231,22 @@ def test_missing_checkpoint_is_not_looked_for_in_the_network(argument: str, monk
         result = nas("yolo", "train", f"{argument}={name}", "project=runs")
         require_refused(result)
         assert f"{name}: no such file" in result.stderr
+
+
+@pytest.mark.usefixtures("guards_end")
+def test_file_of_settings_on_ultralytics_command_line_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("args.yaml").write_text("model: yolov8n.yaml\nepochs: 1\n")
+    read = list[str]()
+
+    def counted(file: Path) -> dict[str, Any]:
+        read.append(file.name)
+        return read_yaml(file)
+
+    monkeypatch.setattr(yolo_inputs, "read_yaml", counted)
+    monkeypatch.setattr(cfg, "entrypoint", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["yolo"])
+    yolo_command.run(["train", "cfg=args.yaml"])
+    assert read == ["args.yaml"]
 
 
 @pytest.fixture

@@ -164,3 +164,12 @@ def test_unpacked_study_of_somebody_else_asks_for_trust(
     result = nas("unpack", tmp_path / "small.tar.gz", "--study", "mine", "--runs", tmp_path / "there")
     assert "Python code, which a search runs: read" in result.stderr
     assert "--trust" not in result.stderr
+
+
+def test_sync_says_once_what_mlflow_is_not_sent(foreign: Study, caplog: pytest.LogCaptureFixture) -> None:
+    result = nas("sync", "small", "--runs", foreign.folder.parent)
+    assert result.exit_code == 0, result.output
+    (line,) = [one.getMessage() for one in caplog.records if "MLflow is not sent" in one.getMessage()]
+    assert line.startswith(
+        "MLflow is not sent the verdict, ablations and effects of small: it brings operators as Python code "
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import ultralytics
 from typer.testing import CliRunner
 from ultralytics import YOLO
 from ultralytics.utils import downloads
@@ -27,6 +28,7 @@ from trials.scores import Coverage
 from trials.training import released
 
 Checkpoint = Callable[[str], bytes]
+MODELS = Path(ultralytics.__file__).parent / "cfg" / "models"
 SPACES = {
     "v5": ("yolov5n", "yolov5nu.pt"),
     "v8": ("yolov8n", "yolov8n.pt"),
@@ -173,7 +175,10 @@ class TestRefused:
             "name: mine\nbase: yolov6.yaml\nscale: n\nslots: [{at: {layers: [11]}, choices: {DySample: {}}}]\n"
         )
         (line,) = self.lines("mine.yaml", data)
-        assert line.startswith("weights: Ultralytics has released no checkpoint for yolov6.yaml at scale n, by its")
+        assert line == (
+            "weights: Ultralytics has released no checkpoint for yolov6.yaml at scale n, by its name (name one with "
+            "--weights FILE.pt, or leave --weights out)"
+        )
 
     def test_from_scratch(self, places: dict[str, Path]) -> None:
         with pytest.raises(SpecError, match="from-scratch: candidates with random weights start from nothing"):
@@ -250,6 +255,25 @@ class TestSeveralMembers:
         assert status == 2
         assert line.startswith(f"weights: {names} are not here, and there is no network (put the files {names} of ")
         assert line.endswith(f" into one of {', '.join(map(str, places.values()))})")
+
+    def test_members_without_one_are_named_with_what_to_do(self, put: dict[str, Path], data: Path) -> None:
+        """From random weights beside released ones they would be behind for that alone."""
+        here = put["v8n"].parent
+        p2 = (MODELS / "v8" / "yolov8-p2.yaml").read_text()
+        for name in ("article", "other", "yolov8n-article"):
+            (here / f"{name}.yaml").write_text(p2)
+            slot = "{at: {layers: [2]}, choices: {UIB: {}}}"
+            (here / f"of-{name}.yaml").write_text(f"name: {name}\nbase: {name}.yaml\nscale: n\nslots: [{slot}]\n")
+        status, _, err = planned("v8n,of-article.yaml,of-other.yaml", data, "--weights", "pretrained")
+        assert status == 2
+        assert err == (
+            f"weights: Ultralytics has released no checkpoint for {here}/article.yaml at scale n, {here}/other.yaml at "
+            "scale n, by their names (called after what it is nearest to, such as yolov8n-article.yaml, a file takes "
+            "what fits; or search without them, or all from random weights, without --weights)\n"
+        )
+        status, out, err = planned("v8n,of-yolov8n-article.yaml", data, "--weights", "pretrained")
+        assert status == 0, err
+        assert f": {put['v8n']} (trained on coco.yaml, 80 classes); 90 % of the stock" in json.loads(out)["weights"]
 
     def test_all_that_are_wrong_are_named_at_once(self, put: dict[str, Path], data: Path) -> None:
         put["v11n"].write_bytes(put["v8n"].read_bytes())

@@ -42,11 +42,19 @@ _WHOLE, _DIGITS = re.compile(r"[-+]?[0-9_]+"), 10
 """Whole numbers, and the digits of the longest one: of a seed. PyTorch raises for numbers of more than 64 bits."""
 _NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)
 
+Pairs = Sequence[tuple[str, str]]
+"""Names of arguments with their values."""
 TRUST = "--trust"
 """Flag with which a user lets checkpoints execute the code they contain, as Ultralytics does."""
 
 
-def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | None = None) -> None:
+def guard(
+    arguments: Sequence[str] = (),
+    *,
+    settings: Pairs | None = None,
+    trusted: bool = False,
+    own: str | None = None,
+) -> None:
     """Keep Ultralytics from what files ask for, in this process from now on.
 
     That is downloads, commands, code in pickles, and places to write to.
@@ -56,6 +64,7 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
 
     Args:
         arguments: of Ultralytics' command: what the user has typed is not taken from a checkpoint.
+        settings: `settings_of_files` of these; None reads them.
         trusted: whether pickles may contain code.
         own: folder of the training for which this process is one of several.
     """
@@ -64,7 +73,8 @@ def guard(arguments: Sequence[str] = (), *, trusted: bool = False, own: str | No
     if not trusted:
         opened_pickles.guard(harmless)
     pairs = _pairs(arguments)
-    data = [(key, value) for key, value in _settings_of_files(pairs) if key == "data"]
+    settings = settings_of_files(arguments) if settings is None else settings
+    data = [(key, value) for key, value in settings if key == "data"]
     typed = {key: value for key, value in (*data, *pairs) if value.lower() not in _NOTHING}
     uses_data = not _PREDICTING & _words(arguments)
     checkpoint_settings.guard(typed, uses_data=uses_data, trusted=trusted, require_harmless=harmless.require)
@@ -96,7 +106,7 @@ _PREDICTING = {"predict", "track"}
 _NOTHING, _SWITCHES = {"", "none", "null"}, {"true", "false"}
 
 
-def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+def _pairs(arguments: Sequence[str]) -> Pairs:
     return [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
 
 
@@ -105,11 +115,12 @@ def _words(arguments: Sequence[str]) -> set[str]:
     return {*arguments, dict(_pairs(arguments)).get("mode", "")}
 
 
-def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
+def require_valid(arguments: Sequence[str], *, settings: Pairs | None = None, trusted: bool = False) -> None:
     """Refuse model and data files with mistakes, each in one line with its place, and checkpoints that contain code.
 
     Args:
         arguments: of Ultralytics' command; those that name no file are left to it.
+        settings: `settings_of_files` of these; None reads them.
         trusted: whether checkpoints may contain code.
 
     Raises:
@@ -117,7 +128,7 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
         DataError: images of a data file do not exist; a checkpoint has classes of neither Ultralytics nor this package.
     """
     pairs = _pairs(arguments)
-    settings = _settings_of_files(pairs)
+    settings = settings_of_files(arguments) if settings is None else settings
     _require_no_place_elsewhere(settings, typed=dict(pairs))
     _require_no_augmentations(settings, typed=dict(pairs), trusted=trusted)
     for key, value in [*pairs, *settings]:
@@ -146,15 +157,19 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             _require_data(path)
 
 
-def require_named_model(arguments: Sequence[str]) -> None:
+def require_named_model(arguments: Sequence[str], *, settings: Pairs | None = None) -> None:
     """Refuse a command for a model that names none: Ultralytics would fetch one of its own.
+
+    Args:
+        arguments: of Ultralytics' command.
+        settings: `settings_of_files` of these; None reads them.
 
     Raises:
         SpecError: says what to give.
     """
     words = {argument for argument in arguments if "=" not in argument}
-    pairs = _pairs(arguments)
-    given = dict([*_settings_of_files(pairs), *pairs])
+    settings = settings_of_files(arguments) if settings is None else settings
+    given = dict([*settings, *_pairs(arguments)])
     is_for_model = len(words) < len(arguments) and words <= {"yolo", *TASKS, *MODES}
     if is_for_model and given.get("model", "").lower() in _NOTHING:
         raise SpecError(
@@ -232,16 +247,20 @@ _ARGUMENT_CHECKS = {ROOT / "cfg" / "__init__.py", ROOT / "utils" / "checks.py", 
 """Files of Ultralytics whose errors are of the command line."""
 
 
-def _settings_of_files(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the arguments in files of Ultralytics' settings, such as `cfg=args.yaml`."""
-    files = [Path(value) for key, value in pairs if key == "cfg" and is_plain(Path(value))]
+def settings_of_files(arguments: Sequence[str]) -> Pairs:
+    """Return the arguments in files of Ultralytics' settings, such as `cfg=args.yaml`.
+
+    Raises:
+        SpecError: a file is no mapping, or has keys that are no names.
+    """
+    files = [Path(value) for key, value in _pairs(arguments) if key == "cfg" and is_plain(Path(value))]
     read = [(file, key, value) for file in files for key, value in read_yaml(file).items()]
     if nameless := [f"{file}: {key!r}: not the name of a setting" for file, key, _ in read if not isinstance(key, str)]:
         raise SpecError(nameless)
     return [(key, str(value)) for _, key, value in read]
 
 
-def _require_no_place_elsewhere(settings: Sequence[tuple[str, str]], typed: Mapping[str, str]) -> None:
+def _require_no_place_elsewhere(settings: Pairs, typed: Mapping[str, str]) -> None:
     """Refuse settings of files by which results would be written elsewhere than Ultralytics writes them by itself."""
     elsewhere = [
         f"{key}: a file of settings may not choose where results are written, got {shortened(value)} ({key}=... on the "
@@ -253,7 +272,7 @@ def _require_no_place_elsewhere(settings: Sequence[tuple[str, str]], typed: Mapp
         raise SpecError(elsewhere)
 
 
-def _require_no_augmentations(settings: Sequence[tuple[str, str]], typed: Mapping[str, str], *, trusted: bool) -> None:
+def _require_no_augmentations(settings: Pairs, typed: Mapping[str, str], *, trusted: bool) -> None:
     """Refuse augmentations of files of settings: albumentations builds what they say, such as what reads a file."""
     if not trusted and "augmentations" not in typed and dict(settings).get("augmentations", "").lower() not in _NOTHING:
         raise SpecError(
