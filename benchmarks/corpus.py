@@ -20,6 +20,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import reduce
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class Verdict:
     """What became of one file.
 
     Attributes:
-        why: the reason, or the last lines of the traceback; of a built file its notes.
+        why: the reasons, or the last lines of the traceback; of a built file its notes. Each line names the file.
     """
 
     file: str
@@ -63,11 +64,17 @@ def read(path: Path) -> Verdict:
             for deployed in (False, True)
         )
     except NasError as error:
-        return Verdict(file=name, outcome=REFUSED, why=str(error))
+        return Verdict(file=name, outcome=REFUSED, why=_named(path, str(error).splitlines()))
     except Exception:  # noqa: BLE001 - to find these is what this script is for
-        return Verdict(file=name, outcome=TRACEBACK, why="\n".join(traceback.format_exc().splitlines()[-5:]))
-    why = "; ".join(reading.notes)
+        return Verdict(file=name, outcome=TRACEBACK, why=_named(path, traceback.format_exc().splitlines()[-5:]))
+    why = _named(path, reading.notes)
     return Verdict(file=name, outcome=BUILT, params=built.params, gflops=round(built.gflops, 4), why=why)
+
+
+def _named(path: Path, texts: Sequence[str]) -> str:
+    """Return lines that begin with the file's name, as those of its mistakes do that are found before it is built."""
+    beginnings = (f"{path.name}: ", f"{path}: ")
+    return "\n".join(text if text.startswith(beginnings) else f"{path.name}: {text}" for text in texts)
 
 
 def _is_model(path: Path) -> bool:
@@ -136,6 +143,13 @@ def verdicts(folder: Path, modules: Sequence[str] = (), *, timeout: float = 60) 
         reader.close()
 
 
+def _shown(verdict: Verdict) -> str:
+    """Return the reasons in one line that begins with the file, without repeating its name."""
+    names = (f"{Path(verdict.file).name}: ", f"{verdict.file}: ")
+    lines = [reduce(str.removeprefix, names, line) for line in verdict.why.splitlines()]
+    return unwrapped("; ".join(lines))[:_SHOWN]
+
+
 def main() -> None:
     """Print a line for each file, then how many there are of each outcome, and the modules that are not there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -150,7 +164,7 @@ def main() -> None:
         found.append(verdict)
         if typed.format == "text":
             figures = f"{verdict.params:>12,} {verdict.gflops:9.3f} " if verdict.outcome == BUILT else ""
-            print(f"{verdict.outcome:9} {verdict.file}: {figures}{unwrapped(verdict.why)[:_SHOWN]}", flush=True)
+            print(f"{verdict.outcome:9} {verdict.file}: {figures}{_shown(verdict)}".rstrip(), flush=True)
     if typed.csv:
         with typed.csv.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Verdict)])
