@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces import auxiliary, grammar
+from search_spaces import auxiliary, grammar, model_file
 from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.derive import derive
@@ -131,6 +131,8 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     Raises:
         SpecError: lists every mistake of the file.
     """
+    if model_file.has_rows(document) and "base" not in document:
+        raise SpecError("a model file, where a space is expected (nas spaces derive FILE prints the space around it)")
     mistakes: list[str] = []
     heading = grammar.read(Heading, dict(document), "", mistakes)
     base = _load_parts(document if heading is None else heading.model_dump(), mistakes)

@@ -492,6 +492,15 @@ def test_space_file_that_is_no_mapping_is_refused(text: str, expected: str, tmp_
     assert str(caught.value) == f"{path}: {expected}"
 
 
+def test_model_file_in_the_place_of_a_space_is_one_line(tmp_path: Path) -> None:
+    text = "nc: 2\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\nhead:\n  - [[0], 1, Detect, [nc]]\n"
+    (tmp_path / "model.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path / "model.yaml")
+    reason = "a model file, where a space is expected (nas spaces derive FILE prints the space around it)"
+    assert caught.value.mistakes == (f"model.yaml: {reason}",)
+
+
 def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpecError, match=r"binary\.yaml: not a text file \(UTF-8 is expected\)$"):
