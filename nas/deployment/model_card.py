@@ -62,7 +62,8 @@ class ModelCard:
         return "\n".join([_HEAD, *self._lines()]).rstrip() + "\n"
 
     def _lines(self) -> Iterator[str]:
-        what = f"with other operators in it: {markdown(self.model.summary)}" if self.operators else "as it is"
+        summary = self.model.summary.removeprefix(f"{self.model.member}: ")  # the base model is named before it
+        what = f"with other operators in it: {markdown(summary)}" if self.operators else "as it is"
         yield f"# {markdown(self.title)}\n"
         yield f"A YOLO detector: {markdown(self.base)}, {what}. Found by neural architecture search with nas.\n"
         yield from self._table()
@@ -80,7 +81,8 @@ class ModelCard:
         yield f"\n## Licence\n\n{_LICENCE}\n"
 
     def _table(self) -> Iterator[str]:
-        yield "| | this model | stock model |\n|---|---|---|"
+        of = f" of {markdown(self.stock.member)}" if self.stock is not None and self.stock.member else ""
+        yield f"| | this model | stock model{of} |\n|---|---|---|"
         for name, (heading, form) in _FIGURES.items():
             ours, theirs = getattr(self.model, name), getattr(self.stock, name, None)
             if ours is not None:

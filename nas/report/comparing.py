@@ -106,11 +106,8 @@ def _differences(first: ReadableStudy, second: ReadableStudy) -> list[SettingDif
         {**one.settings.flat(), **{f"run.{name}": str(value) for name, value in flatten(one.file.run.model_dump())}}
         for one in (first, second)
     ]
-    return [
-        SettingDifference(setting=name, values=(flat[0].get(name, "None"), flat[1].get(name, "None")))
-        for name in flat[0] | flat[1]
-        if flat[0].get(name) != flat[1].get(name)
-    ]
+    values = {name: (flat[0].get(name, "None"), flat[1].get(name, "None")) for name in flat[0] | flat[1]}
+    return [SettingDifference(setting=name, values=(one, two)) for name, (one, two) in values.items() if one != two]
 
 
 def _space_difference(first: Path, second: Path) -> list[str]:

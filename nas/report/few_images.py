@@ -21,9 +21,10 @@ def few_images_in_words(images: int) -> str:
     if images == 1:
         return f"one image cannot judge, since it shows no variance: nas confirm refuses it; give {FEW} or more"
     found, enough = (f"{_told(number):.1f}" for number in (images, FEW))
+    beside = f", {FEW} images {enough}" if enough != found else ""
     return (
         f"{images} images are few to judge by: with any number of seeds they tell true differences of about {found} "
-        f"points or more, {FEW} images {enough} (as measured on BCCD)"
+        f"points or more{beside} (as measured on BCCD)"
     )
 
 

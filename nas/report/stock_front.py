@@ -34,21 +34,30 @@ class Bar:
     @property
     def gain(self) -> float | None:
         """Difference in mAP50-95 to that best stock model; None if all cost more."""
-        return None if self.best is None else _accuracy(self.record) - _accuracy(self.best)
+        return None if self.best is None else self._gain(self.best)
 
     @property
     def sentence(self) -> str:
         """What the scores show of the model, in words."""
         name, at = f"trial {self.record.trial}", _at(self.record, self.cost)
         if self.best is None:
-            return f"{name}: every stock model of these costs more than its {at}"
-        best = f"{self.best.member}'s, {_accuracy(self.best):.3f} at {_at(self.best, self.cost)}"
-        gain = _accuracy(self.record) - _accuracy(self.best)
+            beside = (
+                "" if self.own is None else f": {self._gain(self.own):+.3f} over its own ({self._described(self.own)})"
+            )
+            return f"{name}: every stock model of these costs more than its {at}{beside}"
+        best = self._described(self.best)
+        gain = self._gain(self.best)
         if gain > 0:
             return f"{name}: no stock model of these is as accurate at {at}: {gain:+.3f} over the best one ({best})"
         if self.own is not None and _accuracy(self.record) > _accuracy(self.own):
             return f"{name}: beats its own stock model only; at {at} another is as accurate ({best})"
         return f"{name}: a stock model of these is as accurate at {at} ({best})"
+
+    def _gain(self, stock: Record) -> float:
+        return _accuracy(self.record) - _accuracy(stock)
+
+    def _described(self, stock: Record) -> str:
+        return f"{stock.member}'s, {_accuracy(stock):.3f} at {_at(stock, self.cost)}"
 
 
 def bars(records: Sequence[Record], stocks: Sequence[Record], cost: str) -> list[Bar]:

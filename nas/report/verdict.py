@@ -126,6 +126,8 @@ class JudgedFinalist:
             return f"{name}: {self._finding}"
         if self.finding is Finding.BETTER:
             return f"{name}: no stock model of these is as accurate at its cost: beside {self.stock} {self._finding}"
+        if self.own is not None and self.own.member == self.stock and (self.cost_change or 0.0) < 0:
+            return f"{name}: every stock model of these costs more; beside its own, {self.stock}, {self._finding}"
         own = "" if self.own is None or self.own.member == self.stock else f"; {self.own.sentence}"
         return f"{name}: beside {self.stock} {self._finding}{own}"
 

@@ -25,6 +25,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.data_frame import data_frame
 from nas.records.record import COLUMNS, Record, cheapest_as_accurate
+from nas.report.few_images import few_images_in_words
 from nas.study.study import Study
 from search_spaces import model_reader
 from trials import Outcome
@@ -592,6 +593,7 @@ def test_plan_warns_of_few_images_that_judge(tmp_path: Path, write_scenes: Calla
     )
     assert f"few       {few}" in nas(*command).stderr.splitlines()
     assert json.loads(nas(*command, "--format", "json").stdout)["few"] == few
+    assert few_images_in_words(48).endswith("of about 1.1 points or more (as measured on BCCD)")
 
 
 def test_share_that_confirm_would_refuse_is_refused_by_the_search(

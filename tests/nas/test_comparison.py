@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from nas.algorithms.seed_noise import SeedNoise
 from nas.cli import app
+from nas.report import comparing
 from nas.report.comparing import cost_obstacles, obstacles
 from nas.report.comparison import ComparedModel, ComparedStudy, Comparison, SettingDifference
 from nas.report.page.page import render_comparison
-from nas.settings import Settings
+from nas.settings import Judging, Settings
 from nas.study.study import Study
 from trials import Budget
 
@@ -141,6 +142,17 @@ def test_command_prints_json(make_study: Callable[..., Study]) -> None:
     assert "sampler: ours | tpe" in text.output
     twice = CliRunner().invoke(app, ["compare", "one", "one", *runs])
     assert (twice.exit_code, twice.output) == (2, "nas compare: one twice; name two studies\n")
+
+
+def test_setting_that_only_one_study_has_is_named_once(make_study: Callable[..., Study]) -> None:
+    judging = Judging(source="val", images=96, fingerprint="0")
+    one, two = make_study("one"), make_study("two", judging=judging)
+    found = {each.setting: each.values for each in comparing._differences(one, two) if "judging" in each.setting}
+    assert found == {
+        "judging.source": ("None", "val"),
+        "judging.images": ("None", "96"),
+        "judging.fingerprint": ("None", "0"),
+    }
 
 
 def test_space_that_cannot_be_read_is_one_line(make_study: Callable[..., Study]) -> None:

@@ -160,6 +160,7 @@ class TestEffects:
     def test_report_and_mlflow_have_them(self, proposed: Study) -> None:
         contents = gathering.gather(proposed)
         assert contents.problems == {}
+        assert contents.about["budget"].endswith(", from weights of the stock model of its member after 5 epochs")
         assert any(line.startswith("eightn: From ") for line in contents.effects)
         names = {name for each in contents.charts["effects"].figure["data"] for name in each["y"]}
         assert any(name.startswith("ninet: ") and name.endswith(" 4") for name in names)
@@ -631,7 +632,10 @@ class TestStockFront:
                 f"beats its own stock model only; at 8.50 GFLOPs another is as accurate ({BEST})",
             ),
             (record(2, "v9t", 0.54, 7.0), f"a stock model of these is as accurate at 7.00 GFLOPs ({BEST})"),
-            (record(2, "v9t", 0.40, 6.0), "every stock model of these costs more than its 6.00 GFLOPs"),
+            (
+                record(2, "v9t", 0.40, 6.0),
+                f"every stock model of these costs more than its 6.00 GFLOPs: -0.150 over its own ({BEST})",
+            ),
         ],
     )
     def test_models_are_compared_at_equal_cost(self, found: Record, sentence: str) -> None:

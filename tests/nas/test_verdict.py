@@ -346,6 +346,14 @@ class TestSeveralStockModels:
         assert "; beside its own stock model v8n: +2.0 points, " in found.sentence
         assert found.as_document()["own"]["finding"] == "undecided"
 
+    def test_finalist_that_costs_less_than_all_is_beside_its_own(self, settings: Settings) -> None:
+        fresh = trainings("a", 50.0, member="v8n", gflops=6.0)
+        (found,) = verdict_of(settings, self.stocks(), fresh).finalists
+        assert found.sentence == (
+            "a: every stock model of these costs more; beside its own, v8n, as accurate within 0.5 points, with 25.0 % "
+            "fewer GFLOPs"
+        )
+
     def test_finalist_whose_own_stock_model_failed_is_judged_beside_the_others(self, settings: Settings) -> None:
         failed = record("v8n", 0.0, 4, member="v8n", role="stock", ending="crashed", state="pruned")
         stocks = [one for one in self.stocks() if (one.member, one.repeat) != ("v8n", 4)]

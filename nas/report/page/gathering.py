@@ -108,7 +108,8 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
     seconds = sum(record.seconds or 0.0 for record in records)
     budget = settings.budget
     sealed = settings.holdout
-    base = f", from the stock model's weights after {with_unit(settings.base.epochs, 'epoch')}" if settings.base else ""
+    whose = "weights of the stock model of its member" if settings.members else "the stock model's weights"
+    base = f", from {whose} after {with_unit(settings.base.epochs, 'epoch')}" if settings.base else ""
     return {
         "space": f"{settings.space} at scale {settings.scale}" if settings.scale else settings.space,
         "data": f"{settings.data}: {conditions.sizes(study)}",
