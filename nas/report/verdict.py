@@ -126,10 +126,24 @@ class JudgedFinalist:
             return f"{name}: {self._finding}"
         if self.finding is Finding.BETTER:
             return f"{name}: no stock model of these is as accurate at its cost: beside {self.stock} {self._finding}"
-        if self.own is not None and self.own.member == self.stock and (self.cost_change or 0.0) < 0:
+        if self.costs_less_than_all:
             return f"{name}: every stock model of these costs more; beside its own, {self.stock}, {self._finding}"
         own = "" if self.own is None or self.own.member == self.stock else f"; {self.own.sentence}"
         return f"{name}: beside {self.stock} {self._finding}{own}"
+
+    @property
+    def costs_less_than_all(self) -> bool:
+        """Whether it costs less than every one of several stock models, so that it is beside that of its member."""
+        return self.own is not None and self.own.member == self.stock and (self.cost_change or 0.0) < 0
+
+    @property
+    def bar(self) -> str:
+        """What it has to be better than, in words."""
+        if not self.stock:
+            return "the stock model"
+        if self.costs_less_than_all:
+            return f"its own stock model {self.stock} (every one of these costs more)"
+        return "the stock models that cost no more"
 
     def as_document(self) -> dict[str, Any]:
         """Return the values for JSON, with the finding in words; those on several stock models where there are some."""
@@ -328,13 +342,13 @@ class Verdict(InWords):
             return f"No verdict yet: {with_unit(self.unfinished, 'training')} with fresh seeds to go"
         if taken := self._taken():
             return f"{taken[0][0].upper()}{taken[0][1:]}"
-        bar = "the stock models that cost no more" if self.stocks > 1 else "the stock model"
         if self.better:
             best, *others = self.better
             also = f", {with_unit(len(others), 'other')} too" if others else ""
             gained = f"{best.difference:.1f} points ({best.low:.1f} to {best.high:.1f})"
-            return f"{_capital(best)} is better than {bar}, by {gained}{also}"
+            return f"{_capital(best)} is better than {best.bar}, by {gained}{also}"
         first, *others = self.finalists
+        bar = "the stock models that cost no more" if self.stocks > 1 else "the stock model"
         number = f"None of the {len(self.finalists)} finalists" if others else f"{_capital(first)}, the only finalist,"
         equal = next((one for one in self.finalists if one.trial == self.saving_trial), None)
         saves = "" if equal is None or equal.trial is None else f"; trial {equal.trial} is as accurate{equal.saved}"

@@ -207,7 +207,7 @@ class TestPage:
     @pytest.mark.parametrize(
         ("finding", "reason"),
         [
-            (Finding.BETTER, "better than the stock models at its cost by the verdict"),
+            (Finding.BETTER, "better than the stock models that cost no more by the verdict"),
             (Finding.EQUIVALENT, "as accurate as the stock model of v9s by the verdict, and cheaper"),
         ],
     )
@@ -335,7 +335,7 @@ class TestVerdictTable:
         [
             ({}, "Trial 2 is better than the stock model, by 1.5 points (0.5 to 2.0)"),
             (
-                {"finalists": (FINALIST, replace(FINALIST, trial=3)), "stocks": 2},
+                {"finalists": (replace(FINALIST, stock="v9s"), replace(FINALIST, trial=3)), "stocks": 2},
                 "Trial 2 is better than the stock models that cost no more, by 1.5 points (0.5 to 2.0), 1 other too",
             ),
             (

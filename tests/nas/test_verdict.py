@@ -354,6 +354,12 @@ class TestSeveralStockModels:
             "fewer GFLOPs"
         )
 
+    def test_gain_of_a_finalist_that_costs_less_than_all_is_one_over_its_own(self, settings: Settings) -> None:
+        verdict = verdict_of(settings, self.stocks(), trainings("a", 52.0, member="v8n", gflops=6.0))
+        (found,) = verdict.better
+        assert found.bar == "its own stock model v8n (every one of these costs more)"
+        assert verdict.headline.startswith(f"A is better than {found.bar}, by 2.0 points (")
+
     def test_finalist_whose_own_stock_model_failed_is_judged_beside_the_others(self, settings: Settings) -> None:
         failed = record("v8n", 0.0, 4, member="v8n", role="stock", ending="crashed", state="pruned")
         stocks = [one for one in self.stocks() if (one.member, one.repeat) != ("v8n", 4)]

@@ -45,9 +45,8 @@ def _supported(study: Reported, verdict: Verdict | None) -> tuple[int, str] | No
     if verdict.best_trial is not None:
         if verdict.cheapest is not None:
             return verdict.best_trial, "taken by the verdict"
-        several = bool(by_trial[verdict.best_trial].stock)
-        bar = "the stock models at its cost" if several else "stock"
-        return verdict.best_trial, f"better than {bar} by the verdict"
+        best = by_trial[verdict.best_trial]
+        return verdict.best_trial, f"better than {best.bar if best.stock else 'stock'} by the verdict"
     if verdict.saving_trial is not None:
         own = by_trial[verdict.saving_trial].stock
         bar = f"the stock model of {own}" if own else "stock"
