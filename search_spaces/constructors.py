@@ -6,7 +6,7 @@ does not, several readings are possible, in order of preference, and each is tri
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from inspect import Parameter
 from typing import Any
 
@@ -87,13 +87,13 @@ def with_scaled_output(reading: Reading, channels: Any, arguments: Sequence[Any]
     Returns:
         The reading with that argument scaled by the width; None if it is something else, or is not scaled.
     """
-    if place.reads_list or not arguments or not _is_channels(arguments[0]) or channels != arguments[0]:
+    if not arguments or not _is_channels(arguments[0]) or channels != arguments[0] or channels in place.channels:
         return None
-    scaled = place.scaled(channels)
-    if reading.arguments != (place.channels[0], *arguments) or scaled == channels or channels == place.channels[0]:
+    scaled, before = place.scaled(channels), reading.arguments[: -len(arguments)]
+    if reading.arguments != (*before, *arguments) or not before or scaled == channels:
         return None
     row = (scaled, *arguments[1:])
-    return Reading(arguments=(place.channels[0], *row), written=row, has_channels=True)
+    return replace(reading, arguments=(*before, *row), written=row, has_channels=True)
 
 
 def head_readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
@@ -226,8 +226,6 @@ class _Reader:
             yield self._given(every, *self._row[1:], written=self._row[1:])
             yield self._given(self._first, *self._row[1:], written=self._row[1:])
         yield self._given(*every, *self._row)
-        if self._row and _is_channels(self._row[0]):
-            yield self._out(every, self._row, separate=True)
 
     def _plain(self) -> Reading:
         return self._given(*self._row)
@@ -247,11 +245,10 @@ class _Reader:
         if self._place.further and self._row and _is_channels(self._row[0]) and len(wanted) == 1 + len(row):
             yield self._out(self._first, row)
 
-    def _out(self, before: int | list[int], row: Sequence[Any], *, separate: bool = False) -> Reading:
+    def _out(self, before: int | list[int], row: Sequence[Any]) -> Reading:
         channels = self._place.scaled(row[0])
-        first = before if separate and isinstance(before, list) else [before]
         return Reading(
-            arguments=(*first, channels, *self._repeats(), *row[1:]),
+            arguments=(before, channels, *self._repeats(), *row[1:]),
             written=(channels, *row[1:]),
             has_channels=True,
             takes_repeats=self._takes_repeats,

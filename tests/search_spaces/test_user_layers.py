@@ -217,6 +217,15 @@ class Loud(nn.Module):
         assert placed(path)[2].startswith("Wide(16, 24, 4), its maps one by one: ")
 
     @pytest.mark.parametrize(
+        ("row", "given"), [("[[0, 2], 1, Wide, [256]]", "8, 8, 64"), ("[[0, 2], 1, Wide, [8]]", "8, 8, 8")]
+    )
+    def test_output_of_several_maps_is_scaled_by_the_width(self, row: str, given: str, tmp_path: Path) -> None:
+        load(tmp_path, TAKING_MAPS)
+        scaled = "scales: {n: [1, 0.25, 1024]}"
+        path = model(tmp_path, "[-1, 1, Conv, [16, 3, 1]]", "[-1, 1, Conv, [24, 3, 1]]", row, more=scaled)
+        assert placed(path)[3].startswith(f"Wide({given}), ")
+
+    @pytest.mark.parametrize(
         ("name", "expected"),
         [
             ("ByKey", "ByKey(16, 32, 3)"),

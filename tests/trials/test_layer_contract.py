@@ -7,7 +7,7 @@ import yaml
 
 from search_spaces import base
 from search_spaces.operators import modules
-from trials.contracts import cases, layer_contract, operator_contract, record_contract
+from trials.contracts import cases, export_contract, layer_contract, operator_contract, record_contract
 
 
 def lines(folder: Path, scale: str = "n") -> list[str]:
@@ -71,6 +71,21 @@ def test_layer_of_another_repository_that_only_moves_or_adds_numbers_keeps_every
     found = layer_contract.cases(base.load(str(tmp_path / "mine.yaml"), ""))
     assert [one.operator for one in found] == ["yolov7.ReOrg", "yolov7.Shortcut"]
     assert [operator_contract.check(one) for one in found] == [(), ()]
+
+
+def test_pooling_that_cannot_be_exported_gets_a_remedy(tmp_path: Path) -> None:
+    text = "from torch import nn\n\nclass Rows(nn.Module):\n    def __init__(self, c1):\n        super().__init__()\n"
+    text += "        self.pool, self.conv = nn.AdaptiveAvgPool2d((None, 1)), nn.Conv2d(c1, c1, 1)\n\n"
+    text += "    def forward(self, x):\n        return x * self.conv(self.pool(x)).sigmoid()\n"
+    (tmp_path / "fork.py").write_text(text, encoding="utf-8")
+    modules.load(tmp_path / "fork.py")
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Rows", []]]
+    document = {"nc": 2, "backbone": rows, "head": [[[1], 1, "Detect", ["nc"]]]}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
+    ((failure,),) = export_contract.check(layer_contract.cases(base.load(str(tmp_path / "mine.yaml"), ""))).values()
+    assert failure.seen.startswith("raises SymbolicValueError: Unsupported: ONNX export of operator adaptive pooling, ")
+    assert failure.seen.endswith("; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports")
+    assert "Please" not in failure.seen
 
 
 STRIDES = """

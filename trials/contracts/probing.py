@@ -86,5 +86,12 @@ def observe(promise: Callable[[T], Iterable[str]], subject: T) -> list[str]:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception in one line of at most 300 characters."""
-    return f"raises {type(error).__name__}: {unwrapped(error)}"[:300]
+    """Return an exception in one line of at most 300 characters, and what helps against a frequent one."""
+    text = unwrapped(error).partition(_OF_EXPORTER)[0]
+    return f"raises {type(error).__name__}: {text}"[:300] + (_MEAN if _POOLING in text else "")
+
+
+_OF_EXPORTER = ".. Please feel free to request support"
+"""What PyTorch's exporter adds to each of its errors begins so."""
+_POOLING = "operator adaptive pooling"
+_MEAN = "; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports"
