@@ -20,8 +20,9 @@ from ultralytics.nn.autobackend import AutoBackend
 from ultralytics.utils import LOGGER
 
 from nas.records.record import LEARNED
-from search_spaces.errors import SpecError, nearest, unwrapped
+from search_spaces.errors import SpecError, nearest
 from search_spaces.files import sync_file
+from trials.contracts.probing import explained, no_onnx_log
 from trials.training.user_data import UserDataValidator
 
 FORMATS: tuple[str, ...] = tuple(export_formats()["Argument"][1:])
@@ -371,7 +372,7 @@ def _first(value: Any) -> Tensor:
 def _reason(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name} is not installed (pip install {error.name})"
-    return (unwrapped(error) or type(error).__name__)[:300]
+    return explained(error) or type(error).__name__
 
 
 @contextmanager
@@ -380,7 +381,7 @@ def _quiet() -> Iterator[None]:
     level = LOGGER.level
     LOGGER.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), no_onnx_log():
             warnings.simplefilter("ignore")
             yield
     finally:

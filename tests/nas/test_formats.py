@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import openvino
 import pytest
 import torch
+from torch import nn
 
 from nas.deployment import formats
 from nas.deployment.formats import Difference, ExportedFormat
@@ -107,6 +108,23 @@ class TestWrittenWhole:
             formats.export(weights, "onnx", 64, end_to_end=False, arguments={})
         assert sorted(weights.parent.iterdir()) == [before, weights]
         assert (before.read_bytes(), weights.read_bytes()) == (b"before", b"weights")
+
+    def test_what_cannot_be_exported_is_a_line_and_no_graph(
+        self, weights: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def pooled(alone: Path) -> Path:
+            axes = {"x": {2: "height", 3: "width"}}
+            model, x, out = nn.AdaptiveAvgPool2d((None, 1)), torch.zeros(1, 3, 8, 8), alone.with_suffix(".onnx")
+            torch.onnx.export(model, (x,), out, input_names=["x"], dynamic_axes=axes, dynamo=False)
+            return out
+
+        self.written_by(pooled, monkeypatch)
+        problem = formats.export(weights, "onnx", 64, end_to_end=False, arguments={}).problem
+        assert problem.startswith(
+            "Ultralytics cannot export it: Unsupported: ONNX export of operator adaptive pooling, "
+        )
+        assert problem.endswith("; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports")
+        assert capfd.readouterr() == ("", "")
 
     def test_a_file_or_a_folder_replaces_that_of_an_earlier_export(
         self, weights: Path, monkeypatch: pytest.MonkeyPatch

@@ -27,14 +27,14 @@ def isolated() -> Iterator[None]:
     backend: Any = torch.backends.mkldnn
     was, backend.enabled = backend.enabled, False
     try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), _no_onnx_log():
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"), no_onnx_log():
             yield
     finally:
         backend.enabled = was
 
 
 @contextmanager
-def _no_onnx_log() -> Iterator[None]:
+def no_onnx_log() -> Iterator[None]:
     """Print nothing of exports: each one sets PyTorch's own switch to on (2.14), so what prints is replaced."""
     internals: Any = torch._C  # noqa: SLF001 - not public
     printer = getattr(internals, _ONNX_LOG)
@@ -86,9 +86,14 @@ def observe(promise: Callable[[T], Iterable[str]], subject: T) -> list[str]:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception in one line of at most 300 characters, and what helps against a frequent one."""
+    """Return an exception with its type in one line, as `explained`."""
+    return f"raises {type(error).__name__}: {explained(error)}"
+
+
+def explained(error: BaseException) -> str:
+    """Return an exception's message in one line of at most 300 characters, and what helps against a frequent one."""
     text = unwrapped(error).partition(_OF_EXPORTER)[0]
-    return f"raises {type(error).__name__}: {text}"[:300] + (_MEAN if _POOLING in text else "")
+    return text[:300] + (_MEAN if _POOLING in text else "")
 
 
 _OF_EXPORTER = ".. Please feel free to request support"
