@@ -204,7 +204,8 @@ class _Confirmed:
             return self.paired.shortage
         if has_learned(self.level):
             return ""
-        scored = f"with fresh seeds the stock model's mAP50-95 is {self.level:.4f}"
+        which = "best stock model" if self.stocks > 1 or self.of_stocks else "stock model"
+        scored = f"with fresh seeds the {which}'s mAP50-95 is {self.level:.4f}"
         return f"{scored}, hardly more than that of random weights (below {LEARNED}); train longer (--epochs)"
 
 

@@ -25,7 +25,8 @@ def nothing_learned(settings: Settings, records: Sequence[Record], base: float |
     if accuracy is None or has_learned(accuracy):
         return []
     budget, before = settings.budget, settings.base
-    who = "the stock model's" if reference is not None else "the best"
+    stock_model = "the best stock model" if settings.members else "the stock model"
+    who = f"{stock_model}'s" if reference is not None else "the best"
     epochs = f"--epochs {budget.epochs}"
     if before is not None:
         epochs = f"--base-epochs {before.epochs}, {epochs}"
@@ -33,7 +34,7 @@ def nothing_learned(settings: Settings, records: Sequence[Record], base: float |
         trained = f"was {base:.4f} after --base-epochs {before.epochs}"
         spoiled = f"is {accuracy:.4f} after {with_unit(budget.epochs, 'epoch')} more (below {LEARNED})"
         return [
-            f"Nothing can be compared: the stock model's mAP50-95 {trained}, and {spoiled}.",
+            f"Nothing can be compared: {stock_model}'s mAP50-95 {trained}, and {spoiled}.",
             "So short a training undoes what was learned: train candidates longer (--epochs).",
         ]
     scored = f"{who} mAP50-95 is {accuracy:.4f}, hardly more than that of random weights (below {LEARNED})"

@@ -417,6 +417,10 @@ class TestSeveralStockModels:
         each = "; ".join(f"{name}, which {why}" for name, why in zip(reasons, told, strict=True))
         assert line == f"stock models that were not trained again: {each}"
 
+    def test_nothing_learned_names_the_best_of_them(self, settings: Settings) -> None:
+        verdict = verdict_of(settings, self.stocks(v9t=0.4, v8n=0.3), trainings("a", 0.5, member="v8n"))
+        assert verdict.reason.startswith("with fresh seeds the best stock model's mAP50-95 is 0.00")
+
     def test_search_scores_are_said_to_be_over_the_stock_models_of_the_verdict(self, settings: Settings) -> None:
         searched = [*(replace(one, repeat=0) for one in self.stocks() if not one.repeat), record("a", 53.0)]
         verdict = verdict_of(settings, self.stocks(), trainings("a", 52.0, member="v8n"), searched=searched)

@@ -498,3 +498,9 @@ class TestWording:
             "small is running already, in another process; look at it with: nas status small "
             f"--runs {study.folder.parent}"
         )
+
+
+def test_warning_about_low_scores_of_several_members_is_of_the_best(make_study: Callable[..., Study]) -> None:
+    settings = make_study().settings.model_copy(update={"members": ("v8n", "v9t")})
+    (line, _) = unlearned.nothing_learned(settings, [], 0.002)
+    assert line.startswith("Nothing was learned: the best stock model's mAP50-95 is 0.0020, ")
