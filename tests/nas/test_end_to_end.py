@@ -136,7 +136,13 @@ def test_a_study_is_searched_resumed_and_exported(tmp_path: Path) -> None:
     assert "budget.epochs: 1 there, 2 here" in refused.stderr
 
     exported = Path(nas("export", "v5n-digits", "--best", "map", folder=tmp_path).stdout.strip())
-    assert {path.name for path in exported.iterdir()} == {"model.yaml", "weights.pt", "data.yaml", "summary.json"}
+    assert {path.name for path in exported.iterdir()} == {
+        "README.md",
+        "model.yaml",
+        "weights.pt",
+        "data.yaml",
+        "summary.json",
+    }
     summary = json.loads((exported / "summary.json").read_text())
     fresh = subprocess.run(
         [sys.executable, "-c", FRESH, str(exported), "64", "16"],
