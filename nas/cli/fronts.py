@@ -54,7 +54,8 @@ _STOCK_COLUMNS = {
     "finding": "finding",
 }
 """Columns of a study of stock models; the latencies where there are any."""
-_STOCK_NARROW = ("seconds", "map50", "trial", "params", "epochs")
+_STOCK_NARROW, _FINDING = ("seconds", "map50", "trial", "params", "epochs"), 42
+"""Columns that a narrow terminal drops, in this order, until a finding has so much room."""
 _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "seeds", "latency_ms", "gflops")
 """Columns that a narrow terminal drops, in this order."""
 
@@ -155,7 +156,8 @@ def _print_stock_models(study: "StoredStudy", records: "list[Record]", front: "l
         judged = _judged(stock_models, verdict)
         rows = [{**row, **judged[row["trial"]]} for row in rows]
     title = f"Stock models of {study.name}: {', '.join(study.settings.objectives)}, {study.settings.budget.summary}"
-    show.rows(rows, shown, title=title, columns=headings, narrow=_STOCK_NARROW if shown == "table" else None)
+    narrow = _STOCK_NARROW if shown == "table" else None
+    show.rows(rows, shown, title=title, columns=headings, narrow=narrow, last=_FINDING)
     if shown == "table":
         show.lines(nothing_learned(study, records))
         stock = stock_of(records)

@@ -141,6 +141,7 @@ def rows(
     title: str,
     columns: Mapping[str, str],
     narrow: Sequence[str] | None = None,
+    last: int = _LAST,
 ) -> None:
     """Print rows as a table, as JSON or as CSV.
 
@@ -148,6 +149,7 @@ def rows(
         columns: keys that the table shows, with their headings; JSON and CSV print every key.
         narrow: columns that the table leaves out on a narrow terminal, in this order. If given, each row is one line,
             and the last column is cut where it has no room.
+        last: width of the last column for which others are left out.
     """
     match shown:
         case "json":
@@ -158,7 +160,7 @@ def rows(
             written.writeheader()
             written.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
         case _ if narrow is not None:
-            _print_lines(rows, title, columns, narrow)
+            _print_lines(rows, title, columns, narrow, last)
         case _:
             table = Table(title=escape(title), title_justify="left", header_style="bold")
             for key, heading in columns.items():
@@ -170,7 +172,7 @@ def rows(
 
 
 def _print_lines(
-    rows: Sequence[Mapping[str, Any]], title: str, columns: Mapping[str, str], narrow: Sequence[str]
+    rows: Sequence[Mapping[str, Any]], title: str, columns: Mapping[str, str], narrow: Sequence[str], last: int
 ) -> None:
     """Print a table of one line per row, with as many columns as the terminal has room for.
 
@@ -179,13 +181,18 @@ def _print_lines(
     out = console()
     if title:
         out.print(title, style="italic", no_wrap=True, overflow="ellipsis", markup=False)
-    head, *body = table_lines(rows, columns, narrow, width=out.width)
+    head, *body = table_lines(rows, columns, narrow, width=out.width, least=last)
     out.print(head, style="bold", no_wrap=True, overflow="ignore", crop=False, markup=False)
     out.file.writelines(f"{line}\n" for line in body)
 
 
 def table_lines(
-    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], narrow: Sequence[str], *, width: int
+    rows: Sequence[Mapping[str, Any]],
+    columns: Mapping[str, str],
+    narrow: Sequence[str],
+    *,
+    width: int,
+    least: int = _LAST,
 ) -> list[str]:
     """Return the headings and one line per row, with as many columns as there is room for.
 
@@ -193,11 +200,12 @@ def table_lines(
         columns: keys with their headings; the last one gets the room that the others leave.
         narrow: columns that are left out where there is no room, in this order.
         width: in columns of a terminal.
+        least: width of the last column for which others are left out.
     """
     cells = {key: [printable(figure(key, row.get(key))) for row in rows] for key in columns}
     widths = {key: max(map(_width, [columns[key], *column])) for key, column in cells.items()}
     *_, last = columns
-    wanted, widths[last] = widths[last], min(widths[last], _LAST)
+    wanted, widths[last] = widths[last], min(widths[last], least)
     left_out = list(narrow)
     while (room := width - sum(widths.values()) - _GAP * (len(widths) - 1)) < 0 and left_out:
         widths.pop(left_out.pop(0), None)

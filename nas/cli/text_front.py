@@ -18,19 +18,19 @@ Point = tuple[float, float]
 """Cost and accuracy."""
 
 
-def drawing(trials: Sequence[Point], front: Sequence[Point], stock: Point | None, *, cost: str) -> list[str]:
+def drawing(trials: Sequence[Point], front: Sequence[Point], stocks: Sequence[Point], *, cost: str) -> list[str]:
     """Return the lines of a figure: accuracy over cost, with the front as steps.
 
     Args:
         trials: all finished architectures.
         front: those of the Pareto front.
-        stock: the stock model; None if it has not finished.
+        stocks: the stock models that have finished.
         cost: name of the axis.
 
     Returns:
         Nothing for fewer than two architectures, or if all cost the same or score the same.
     """
-    points = [*trials, *front, *([stock] if stock else [])]
+    points = [*trials, *front, *stocks]
     if not points:
         return []
     (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
@@ -43,14 +43,15 @@ def drawing(trials: Sequence[Point], front: Sequence[Point], stock: Point | None
 
     canvas = [[" "] * WIDTH for _ in range(HEIGHT)]
     _draw_steps(canvas, [cell(point) for point in sorted(front)])
-    for some, sign in ((trials, _TRIAL), (front, _FRONT), ([stock] if stock else [], _STOCK)):
+    for some, sign in ((trials, _TRIAL), (front, _FRONT), (stocks, _STOCK)):
         for column, row in map(cell, some):
             canvas[row][column] = sign
     labels = {0: f"{high:.3f}", HEIGHT - 1: f"{low:.3f}"}
     body = [f"{labels.get(row, ''):>7} ┤{''.join(line).rstrip()}" for row, line in enumerate(canvas)]
     ends = f"{left:.4g}", f"{right:.4g}"
     axis = f"{ends[0]}{cost:^{WIDTH - len(ends[0]) - len(ends[1])}}{ends[1]}"
-    legend = f"{_FRONT} front  {_TRIAL} other trials{f'  {_STOCK} stock model' if stock else ''}"
+    stock = f"  {_STOCK} stock model{'s' if len(stocks) > 1 else ''}" if stocks else ""
+    legend = f"{_FRONT} front  {_TRIAL} other trials{stock}"
     return [f"mAP50-95   {legend}", *body, f"{'':>7} └{'─' * WIDTH}", f"{'':>9}{axis}"]
 
 
@@ -75,5 +76,5 @@ def of_records(records: "Sequence[Record]", front: "Sequence[Record]", cost: str
     """
     from nas.report.front_points import front_points
 
-    trained, best, stock = ([point for _, point in some] for some in front_points(records, front, cost))
-    return drawing(trained, best, stock[0] if stock else None, cost=label)
+    trained, best, stocks = ([point for _, point in some] for some in front_points(records, front, cost))
+    return drawing(trained, best, stocks, cost=label)

@@ -98,7 +98,7 @@ class TestPace:
 
 class TestTextFront:
     def test_draws_trials_front_and_stock(self) -> None:
-        lines = text_front.drawing([(7.0, 0.3)], [(6.0, 0.38), (8.0, 0.42)], (7.6, 0.379), cost="GFLOPs")
+        lines = text_front.drawing([(7.0, 0.3)], [(6.0, 0.38), (8.0, 0.42)], [(7.6, 0.379)], cost="GFLOPs")
         assert lines[0] == "mAP50-95   ● front  · other trials  ★ stock model"
         assert lines[1].startswith("  0.420 ┤")
         assert lines[1].endswith("●")
@@ -106,9 +106,15 @@ class TestTextFront:
         assert len(lines) == text_front.HEIGHT + 3
         assert max(map(len, lines)) <= text_front.LEAST_COLUMNS
 
+    def test_every_stock_model_of_several_members_is_drawn(self) -> None:
+        stocks = [(7.6, 0.379), (6.5, 0.33)]
+        legend, *lines = text_front.drawing([(7.0, 0.3)], [(6.0, 0.38), (8.0, 0.42)], stocks, cost="GFLOPs")
+        assert legend.endswith("★ stock models")
+        assert "".join(lines).count("★") == 2
+
     def test_one_architecture_is_no_figure(self) -> None:
-        assert text_front.drawing([(7.0, 0.3)], [(7.0, 0.3)], None, cost="GFLOPs") == []
-        assert text_front.drawing([], [], None, cost="GFLOPs") == []
+        assert text_front.drawing([(7.0, 0.3)], [(7.0, 0.3)], [], cost="GFLOPs") == []
+        assert text_front.drawing([], [], [], cost="GFLOPs") == []
 
 
 class TestRunningTrials:

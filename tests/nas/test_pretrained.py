@@ -163,7 +163,8 @@ class TestRefused:
         path.write_bytes(checkpoint("yolo11n"))
         (line,) = self.lines("v8", data)
         assert line.startswith(f"weights: {path}: not yolov8n.pt, but yolo11n: it has ")
-        assert line.endswith(f"(put the released file there, or start from this one: --weights {path})")
+        remedy = f"put the released file there; a search of one space may start from this one: --weights {path}"
+        assert line.endswith(f"({remedy})")
 
     def test_missing_offline(self, places: dict[str, Path], data: Path) -> None:
         (line,) = self.lines("v8", data)

@@ -139,7 +139,7 @@ def describe(path: Path, name: str) -> Released:
     if share < _LEAST_SHARE:
         raise DataError(
             f"{path}: not {name}, but {_own_name(model)}: it has {share:.0%} of that model's tensors (put the released "
-            f"file there, or start from this one: --weights {path})"
+            f"file there; a search of one space may start from this one: --weights {path})"
         )
     data = re.split(r"[\\/]", str(settings.get("data") or ""))[-1]
     return Released(
