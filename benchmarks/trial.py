@@ -194,7 +194,7 @@ def _train_with_ultralytics(data: DataSet, budget: Budget, folder: Path) -> floa
 
     def prepare(trainer: Any) -> None:
         for model in (trainer.model, trainer.ema.ema):
-            model.to(memory_format=memory_format(trainer.device))
+            model.to(memory_format=memory_format(trainer.device, model))
         for module in trainer.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = budget.recipe.bn_momentum

@@ -123,7 +123,8 @@ def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Cos
     """
     counted = cost.measure(document, classes, budget.deploy_size)
     device = torch_devices.torch_device(budget.device)
-    model = build.model(document, classes).to(device, memory_format=torch_devices.memory_format(device)).eval()
+    model = build.model(document, classes).eval()
+    model = model.to(device, memory_format=torch_devices.memory_format(device, model))
     model.fuse(verbose=False)
     measured = measurement.measure(model, budget.deploy_size)
     return Costs(

@@ -3,16 +3,16 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
+from torch import nn
 
 from search_spaces.errors import GpuError, unwrapped
 from trials.budget import Precision
 from trials.devices import CPU
 
-TRAINING_FORMAT = torch.channels_last
-"""Memory format of a training. On a GPU Ultralytics trains in it, too (`engine/trainer.py:347` in 8.4.190)."""
 _WEAK_IN_FP16 = re.compile(r"1660|1650|1630|t400|t550|t600|t1000|t1200|t2000", re.IGNORECASE)
 """GPUs on which Ultralytics trains in float32, since losses became NaN (`utils/checks.py:1013` in 8.4.190)."""
 _TENSOR_CORES = 7, 0
@@ -65,14 +65,24 @@ def fastest_precision(device: str) -> Precision:
     return "fp16" if computes_fp16(found.name, (found.major, found.minor)) else "fp32"
 
 
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format of inference on a device: channels_last on a CPU.
+def training_format(module: nn.Module) -> torch.memory_format:
+    """Return the memory format of a training: channels_last, except for a module with tensors of five dimensions.
+
+    On a GPU Ultralytics trains in it, too (`engine/trainer.py:347` in 8.4.190).
+    """
+    # `Module.to` converts weights of a `Conv3d` as well, and raises: channels_last takes four dimensions
+    has_five = any(one.dim() == 5 for one in chain(module.parameters(), module.buffers()))
+    return torch.contiguous_format if has_five else torch.channels_last
+
+
+def memory_format(device: torch.device, module: nn.Module) -> torch.memory_format:
+    """Return the memory format of a module's inference on a device: that of its training on a CPU.
 
     Ultralytics deploys a checkpoint in channels_last on a CPU (`nn/autobackend.py:262`). A training step of v9t takes
     0.19 s there instead of 0.25, with our operators in it 0.25 instead of 0.37 (128 px, batch 8). On a GPU Ultralytics
     chooses by itself.
     """
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    return training_format(module) if device.type == "cpu" else torch.contiguous_format
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from ultralytics.utils import LOGGER, SETTINGS, callbacks
 from search_spaces import Architecture, Choice, auxiliary, build, model_reader, pgi, yaml_text
 from search_spaces.architecture import Insertion
 from search_spaces.errors import SpecError
+from search_spaces.operators import modules
 from search_spaces.operators.dynamic_conv import DynamicConv
 from search_spaces.pgi_setting import LEAD_GUIDED, Pgi
 from trials import Budget, Ending, Outcome, Recipe, evaluate, weights
@@ -278,6 +279,21 @@ class TestFullTrainer:
         document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
         document["head"][-1][2] = "DualDDetect"
         assert isinstance(get(FullTrainer, document | {"anchors": 3}), pgi.PGIModel)
+
+    @pytest.mark.parametrize(("layer", "expected"), [("Conv1d", None), ("Conv3d", False)])
+    def test_full_trainer_forbids_channels_last_for_weights_that_it_does_not_take(
+        self, layer: str, expected: bool | None, tmp_path: Path
+    ) -> None:
+        (tmp_path / "fork.py").write_text(
+            f"from torch import nn\n\nclass Own(nn.Identity):\n    def __init__(self):\n        super().__init__()\n"
+            f"        self.of = nn.{layer}(1, 1, 1)\n"
+        )
+        modules.load(tmp_path / "fork.py")
+        bare = FullTrainer.__new__(FullTrainer)
+        bare.data, bare.args = {"nc": CLASSES, "channels": 3}, SimpleNamespace(channels_last=None)
+        rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Own", []]]
+        bare.get_model({"nc": CLASSES, "backbone": rows, "head": [[[0, 1], 1, "Detect", ["nc"]]]}, None, verbose=False)
+        assert bare.args.channels_last is expected
 
     def test_full_trainer_refuses_the_branch_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models"):

@@ -25,8 +25,9 @@ from ultralytics.utils import events, torch_utils
 
 import search_spaces
 from search_spaces import Architecture, build
+from search_spaces.operators import modules
 from search_spaces.operators.dynamic_conv import DynamicConv
-from trials import Budget, Epoch, Recipe, scores
+from trials import Budget, Epoch, Recipe, evaluation, scores
 from trials.budget import Precision
 from trials.data import datasets, digit_scenes, image_cache, validation_batches
 from trials.scores import Coverage
@@ -267,6 +268,32 @@ def test_a_base_model_of_stride_64_trains_on_images_of_any_shape(tiny: TinyBudge
         document, budget, datasets.load(file), folder, forward, weights=folder / "weights.pt"
     )
     assert trained.epochs[-1].map50_95 is not None
+
+
+DEEP = """
+from torch import nn
+
+class Deep(nn.Module):
+    def __init__(self, c1):
+        super().__init__()
+        self.mixed = nn.Conv3d(c1, c1, 1)
+
+    def forward(self, x):
+        return self.mixed(x.unsqueeze(2)).squeeze(2)
+"""
+
+
+def test_model_with_weights_of_five_dimensions_trains_and_is_costed(
+    tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
+) -> None:
+    """PyTorch converts such weights to no channels_last."""
+    (folder / "fork.py").write_text(DEEP)
+    modules.load(folder / "fork.py")
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Deep", []], [-1, 1, "Conv", [8, 3, 2]]]
+    document = {"nc": CLASSES, "backbone": rows, "head": [[[1, 2], 1, "Detect", ["nc"]]]}
+    trained = short_training.train(document, tiny(epochs=1), scenes, folder, forward, weights=folder / "weights.pt")
+    assert trained.epochs[-1].map50_95 is not None
+    assert evaluation.measure_costs(document, tiny(), CLASSES).latency_ms
 
 
 class TestFailures:

@@ -1,8 +1,10 @@
 """Number formats by GPU, which need none."""
 
 import pytest
+import torch
+from torch import nn
 
-from trials.torch_devices import computes_fp16, fastest_precision
+from trials.torch_devices import computes_fp16, fastest_precision, memory_format, training_format
 
 
 @pytest.mark.parametrize(
@@ -18,6 +20,22 @@ from trials.torch_devices import computes_fp16, fastest_precision
 )
 def test_fp16_is_for_gpus_with_tensor_cores(*, name: str, capability: tuple[int, int], computes: bool) -> None:
     assert computes_fp16(name, capability) is computes
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.Conv2d(1, 1, 1), torch.channels_last),
+        (nn.Conv1d(1, 1, 1), torch.channels_last),
+        (nn.Conv3d(1, 1, 1), torch.contiguous_format),
+    ],
+)
+def test_model_is_trained_in_a_memory_format_that_its_weights_have(
+    layer: nn.Module, expected: torch.memory_format
+) -> None:
+    assert training_format(layer) == expected
+    assert memory_format(torch.device("cpu"), layer) == expected
+    layer.to(memory_format=expected)
 
 
 def test_cpu_trains_in_fp32_unless_asked() -> None:

@@ -142,7 +142,7 @@ class Backend:
             return self.prepare_graph(graph, execution, description=deployed.description)
         device = execution.torch_device
         dtype = torch.float16 if execution.precision == FP16 else torch.float32
-        module, inputs = deployed.on(device, torch_devices.memory_format(device), dtype)
+        module, inputs = deployed.on(device, torch_devices.memory_format(device, deployed.module), dtype)
         return measurement.iteration_of(module, inputs, description=deployed.description)
 
     def prepare_graph(self, graph: bytes, execution: ExecutionSettings, *, description: str) -> Iteration:

@@ -281,7 +281,7 @@ def measure(
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
-    image = image.contiguous(memory_format=memory_format(parameter.device))
+    image = image.contiguous(memory_format=memory_format(parameter.device, model))
     was_training = model.training
     model.eval()
     try:

@@ -6,6 +6,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.models import yolo
@@ -17,6 +18,7 @@ from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
 from search_spaces.pgi_setting import LEAD_GUIDED, Pgi
 from trials.budget import Recipe
+from trials.torch_devices import training_format
 from trials.training.inheritance import transfer
 from trials.training.user_data import UserDataTrainer, UserDataValidator
 from trials.weights import lighten
@@ -63,6 +65,8 @@ class FullTrainer(UserDataTrainer):
         is_changed = auxiliary.has_auxiliary(in_training) != auxiliary.has_auxiliary(document)
         rows = in_training if is_changed else document
         model = super().get_model({**rows, "pgi": wanted}, None, verbose)
+        if training_format(model) != torch.channels_last:
+            self.args.channels_last = False  # else Ultralytics converts the model on a GPU, and for validating
         if weights is not None:
             share = _transfer(model, weights)
             if not getattr(self, "resume", False):

@@ -42,7 +42,7 @@ from trials.data.room import most_bytes
 from trials.data.unseen_images import JudgingImages
 from trials.file_names import SCRATCH
 from trials.scores import Coverage, Epoch, GoOn
-from trials.torch_devices import TRAINING_FORMAT
+from trials.torch_devices import training_format
 from trials.training import checkpoint, trainer_patches
 from trials.training.checkpoint import Checkpoint
 from trials.training.ema import decay
@@ -214,7 +214,11 @@ class ShortTraining(DetectionTrainer):
         """Build the candidate, initialised from the budget's checkpoint if there is one."""
         branch = self.budget.recipe.pgi
         document = auxiliary.with_branch({**self.document, "pgi": branch}) if branch else self.document
-        model = build.model(document, len(self.data_set.classes)).to(memory_format=TRAINING_FORMAT)
+        model = build.model(document, len(self.data_set.classes))
+        self.memory_format = training_format(model)
+        if self.memory_format != torch.channels_last:
+            self.args.channels_last = False  # else Ultralytics converts the model on a GPU
+        model = model.to(memory_format=self.memory_format)
         if model.end2end:
             self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
         if self.budget.weights is not None:
@@ -224,7 +228,7 @@ class ShortTraining(DetectionTrainer):
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a batch as Ultralytics does, in the memory format of the weights."""
         batch = super().preprocess_batch(batch)
-        batch["img"] = batch["img"].contiguous(memory_format=TRAINING_FORMAT)
+        batch["img"] = batch["img"].contiguous(memory_format=self.memory_format)
         return batch
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.CachedImages:
