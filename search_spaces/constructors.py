@@ -34,12 +34,14 @@ class Reading:
         written: arguments of a row that is read the same where no factor scales channels.
         has_channels: whether the first of `written` are output channels, which a width scales.
         takes_repeats: whether the repeats are among the arguments; else the layer is repeated.
+        is_guess: whether nothing but the row says that the constructor takes output channels: the map must have them.
     """
 
     arguments: tuple[Any, ...]
     written: tuple[Any, ...]
     has_channels: bool = False
     takes_repeats: bool = False
+    is_guess: bool = False
 
     def given(self, classes: Any) -> tuple[Any, ...]:
         """Return the arguments for a number of classes."""
@@ -73,8 +75,29 @@ def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) ->
     found = reader.of_list() if place.reads_list else reader.of_one()
     distinct: dict[str, Reading] = {}
     for one in found:
-        distinct.setdefault(repr((one.arguments, one.takes_repeats)), one)
+        if not _has_text_for_channels(module, one.arguments):
+            distinct.setdefault(repr((one.arguments, one.takes_repeats)), one)
     return list(distinct.values())
+
+
+def _has_text_for_channels(module: type[nn.Module], given: Sequence[Any]) -> bool:
+    """Return whether a text stands where a constructor takes channels: it would count its letters, `len(channels)`.
+
+    That is a parameter whose name says so, or, beside one whose default is a text, one that must be given.
+    """
+    parameters = constructor_names.arguments(module)
+    texts = [isinstance(one.default, str) or one.annotation in {str, "str"} for one in parameters]
+    names = [one.name for one in parameters]
+    return any(
+        isinstance(value, str)
+        and not is_text
+        and (
+            (position == 0 and constructor_names.is_input(names[0]))
+            or (position == 1 and constructor_names.is_output(names[1], after=names[0]))
+            or (any(texts) and one.default is Parameter.empty)
+        )
+        for position, (value, one, is_text) in enumerate(zip(given, parameters, texts, strict=False))
+    )
 
 
 def with_scaled_output(reading: Reading, channels: Any, arguments: Sequence[Any], place: Place) -> Reading | None:
@@ -199,7 +222,7 @@ class _Reader:
             if not self._parameters and constructor_names.takes_any(self._module):
                 yield from self._with_out(self._first)
             yield self._given(self._first, *self._row)
-        if self._row:
+        if self._row and not isinstance(self._row[0], str):
             yield self._given(*([self._first] if self._takes_in else []), *self._row[1:], written=self._row[1:])
         yield from self._with_out(self._first)
 
@@ -222,7 +245,7 @@ class _Reader:
         yield self._given(self._first, *self._row)
         yield self._given(total, *self._row)
         yield from self._with_out(every)
-        if self._row:
+        if self._row and not isinstance(self._row[0], str):
             yield self._given(every, *self._row[1:], written=self._row[1:])
             yield self._given(self._first, *self._row[1:], written=self._row[1:])
         yield self._given(*every, *self._row)
@@ -252,6 +275,7 @@ class _Reader:
             written=(channels, *row[1:]),
             has_channels=True,
             takes_repeats=self._takes_repeats,
+            is_guess=bool(self._parameters) and not self._takes_out,
         )
 
     def _repeats(self) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import layers, model_file, redefined, rows, user_rows, yolov5, yolov7_files
+from search_spaces import file_words, layers, model_file, redefined, rows, user_rows, yolov5, yolov7_files
 from search_spaces.errors import SpecError
 from search_spaces.foreign_module import (
     ANCHORED,
@@ -68,7 +68,7 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
     """
     mistakes: list[str] = []
     document, of_sections = _with_two_sections(document)
-    document, redefinitions = redefined.resolved(yolov7_files.with_one_activation(document))
+    document, redefinitions = redefined.resolved(file_words.resolved(yolov7_files.with_one_activation(document)))
     notes = dict.fromkeys([*of_sections, *redefinitions])
     translated = {**deepcopy(dict(document)), "backbone": [], "head": []}
     for section in ("backbone", "head"):

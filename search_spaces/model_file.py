@@ -28,7 +28,7 @@ _VARIABLES = frozenset({"depth", "end2end", "kpt_shape", "max_channels", "nc", "
 """Variables of Ultralytics' parser that an argument may name: they hold numbers and words of the file."""
 
 _PARSER = unwrap(tasks.parse_model).__code__
-_PARSER_VARIABLES = frozenset((*_PARSER.co_varnames, *_PARSER.co_cellvars))
+PARSER_VARIABLES = frozenset((*_PARSER.co_varnames, *_PARSER.co_cellvars))
 """All of its variables: the parser replaces an argument with such a name by the value of the variable."""
 
 
@@ -116,13 +116,13 @@ def _setting_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
     if (last := head(document)) is not None and last[2] in _WITH_KEY_POINTS and not _is_pair(document.get("kpt_shape")):
         yield f"kpt_shape: two numbers are expected, [17, 3], got {shortened(document.get('kpt_shape'))}"
     for key in document:
-        if isinstance(key, str) and key not in _SETTINGS and (near := typo_of(key, _SETTINGS)):
+        if isinstance(key, str) and key not in SETTINGS and (near := typo_of(key, SETTINGS)):
             yield f"{key}: no setting of a model file (did you mean {near!r}?)"
     yield from _scale_mistakes(document.get("scales"))
     yield from _module_file_mistakes(document)
 
 
-_SETTINGS = (
+SETTINGS = (
     "activation",
     "anchors",
     "backbone",
@@ -213,7 +213,7 @@ def _argument_mistakes(arguments: Sequence[Any]) -> Iterator[str]:
     for position, written in enumerate(arguments):
         place, value = f"arguments[{position}]", written
         if isinstance(written, str) and written not in _VARIABLES:
-            if written in _PARSER_VARIABLES:
+            if written in PARSER_VARIABLES:
                 yield f"{place}: {written!r} is a variable of Ultralytics' parser, and no argument of a layer"
                 continue
             try:

@@ -37,6 +37,7 @@ _SHOWN = 3
 """Most readings that a message lists."""
 
 _ONE_BY_ONE = ", its maps one by one"
+_TEXT_FOR_CHANNELS = "nothing, since a text stands where its constructor takes channels"
 
 
 _cache: dict[str, dict[int, Placed]] = {}
@@ -175,7 +176,7 @@ class _Placing:
                 with suppress(Exception):  # the one without scaling works
                     works = self._tried(found, place, scaled, received, is_head=is_head, single=single)
             return works
-        raise SpecError(_untold(found, place, arguments, tried))
+        raise SpecError(_untold(found, place, arguments, tried or [_TEXT_FOR_CHANNELS]))
 
     def _tried(
         self,
@@ -197,6 +198,8 @@ class _Placing:
         x = list(received) if place.reads_list else received[0]
         returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
         channels = 0 if is_head else _returned_channels(returned)
+        if reading.is_guess and channels != reading.written[0]:
+            raise LayerError(f"it returns {channels} channels, and not {reading.written[0]}")
         copies = f", {repeats} times" if repeats > 1 else ""
         made = "predictions" if is_head else _shown([returned])
         call = f"{self._call(found, reading)}{copies}{_ONE_BY_ONE * single}"

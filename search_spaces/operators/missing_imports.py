@@ -27,6 +27,8 @@ from search_spaces.operators.record import Operator
 _HELPER = "_nas_missing"
 """Name in a user's file under which the stand-ins are made."""
 _ERROR = "_nas_error"
+_EVERYTHING = "everything"
+"""Name of what `from ... import *` imports."""
 
 _ULTRALYTICS = "ultralytics.nn"
 
@@ -107,7 +109,7 @@ def _guarded(statement: ast.Import | ast.ImportFrom) -> Iterator[ast.stmt]:
     for alias in statement.names:
         name = alias.asname or alias.name.partition(".")[0]
         single: list[ast.stmt] = [ast.copy_location(_alone(statement, alias), statement)]
-        said = (alias.name, origin or alias.name) if alias.name != "*" else ("everything", origin)
+        said = (alias.name, origin or alias.name) if alias.name != "*" else (_EVERYTHING, origin)
         helper = _helped(None, *map(ast.Constant, said), ast.Name(id=_ERROR, ctx=ast.Load()))
         instead: ast.stmt = ast.Expr(value=helper)
         binds_a_package = isinstance(statement, ast.Import) and "." in alias.name and not alias.asname
@@ -172,6 +174,7 @@ class _Helper:
 
     def __init__(self, namespace: dict[str, Any]) -> None:
         self.errors: list[Exception] = []
+        self._not_found: list[str] = []
         self._namespace = namespace
 
     def __call__(self, name: str, origin: str, error: ImportError) -> Any:
@@ -180,6 +183,8 @@ class _Helper:
             if self._absolute(origin).startswith(_ULTRALYTICS) and name in (known := _of_ultralytics()):
                 return known[name]
         self.errors.append(error)
+        if name == _EVERYTHING:
+            self._not_found.append(origin)
         return missing(name, origin)
 
     def everything_of(self, origin: str) -> None:
@@ -192,7 +197,11 @@ class _Helper:
     def class_of(self, name: str, error: Exception) -> Any:
         """Return a stand-in for what could not be defined."""
         self.errors.append(error)
-        found = _stand_in(name, name, f"{name}, which cannot be defined: {in_one_line(error)}")
+        reason = f"{name}, which cannot be defined: {in_one_line(error)}"
+        if isinstance(error, NameError) and self._not_found:
+            absent = " and ".join(self._not_found)
+            reason += f" ({absent} is not here: if the fork has it, name its folder, --modules FOLDER)"
+        found = _stand_in(name, name, reason)
         found.__module__ = self._namespace["__name__"]
         return found
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from ultralytics import YOLO
 from ultralytics.nn import modules as ultralytics_layers
 
 from search_spaces import OPERATORS, base, build, model_reader, placing, rows, space_file
@@ -71,6 +72,8 @@ class TestReadings:
         [
             ("self, dimension=1", [1], (1,)),
             ("self, inc, fusion='weight'", ["sdi"], ([32, 64], "sdi")),
+            ("self, levels, fusion='weight'", ["sdi"], ([32, 64], "sdi")),
+            ("self, mode='weight'", ["sdi"], ("sdi",)),
             ("self, channels", [], ([32, 64],)),
             ("self, c1, c2", [64], ([32, 64], 16)),
             ("self, inc, channel", [64], ([32, 64], 16)),
@@ -87,7 +90,63 @@ def first(signature: str, row: list[Any], channels: tuple[int, ...]) -> Any:
     return readings(namespace["Own"], row, place)[0]
 
 
+FUSION = """
+class Fusion(nn.Module):
+    def __init__(self, inc_list, mode="add"):
+        super().__init__()
+        assert mode in ("add", "bifpn")
+        self.weight = nn.Parameter(torch.ones(len(inc_list)))
+
+    def forward(self, x):
+        return torch.cat([weight * one for weight, one in zip(self.weight, x)], 1)
+"""
+
+
+class TestWords:
+    """Words of rows that are keys at the top of the file."""
+
+    WORDS = "width: 0\nwide: 24\nnode: C2f\nmode: bifpn"
+
+    def test_they_have_the_values_of_their_keys(self, tmp_path: Path) -> None:
+        load(tmp_path, FUSION)
+        rows = ("[-1, 1, node, [wide, True]]", "[[1, 0], 1, Fusion, [mode]]")
+        worded = base.load(str(model(tmp_path, *rows, more=self.WORDS)), "")
+        rows = ("[-1, 1, C2f, [24, True]]", "[[1, 0], 1, Fusion, [bifpn]]")
+        written = base.load(str(model(tmp_path, *rows)), "")
+        assert worded.rows == written.rows
+        assert cost.measure(worded.document, 2, 64) == cost.measure(written.document, 2, 64)
+
+    def test_parser_reads_them_too(self, tmp_path: Path) -> None:
+        rows = ("[-1, 1, node, [wide, True]]",)
+        built = YOLO(str(model(tmp_path, *rows, more=self.WORDS))).model.model[1]
+        assert (type(built).__name__, built.cv2.conv.out_channels) == ("C2f", 24)
+
+    def test_text_is_never_a_list_of_channels(self, tmp_path: Path) -> None:
+        load(tmp_path, FUSION)
+        path = model(tmp_path, "[-1, 1, Conv, [16, 3, 1]]", "[[1, 0], 1, Fusion, [fusion_mode]]")
+        with pytest.raises(SpecError, match=r"^backbone\[2\]: Fusion of own.py cannot be built of \['fusion_mode'\]"):
+            placed(path)
+
+
 class TestPlacing:
+    def test_channels_that_nothing_but_the_row_names_must_be_those_of_the_map(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            """
+class Positions(nn.Module):
+    def __init__(self, dim, resolution=14):
+        super().__init__()
+        self.position = nn.Parameter(torch.zeros(1, dim, resolution, resolution))
+
+    def forward(self, x):
+        return x + self.position
+""",
+        )
+        # the width makes 128 of 256 by chance, the size of the map on which it is tried
+        path = model(tmp_path, "[-1, 1, Positions, [256]]", more="width_multiple: 0.5")
+        with pytest.raises(SpecError, match=r"tried as Positions\(8, 256\): The size of tensor"):
+            placed(path)
+
     def test_layers_of_a_fork_are_built_as_its_parser_would(self, fork: Path) -> None:
         modules.load(fork / "fork.py")
         assert placed(fork / "mine.yaml") == {
