@@ -35,6 +35,7 @@ class Placed:
         channels: of the map that it returns; a tuple of those of several maps.
         summary: of what was built, and what it makes of which maps.
         one_by_one: whether it takes its maps as several arguments, in place of a list.
+        unfollowed: what the fork's own parser may do besides.
     """
 
     found: UserClass
@@ -45,6 +46,7 @@ class Placed:
     summary: str
     names: tuple[str, ...] = ()
     one_by_one: bool = False
+    unfollowed: str = ""
 
     def build(self) -> nn.Module:
         """Build the layer on the device of the context."""
@@ -110,15 +112,18 @@ def replaced(stand_in: nn.Module, layer: nn.Module, placed: Placed) -> nn.Module
 
 
 def notes(built: nn.Sequential) -> list[str]:
-    """Return how the users' layers of a model were built, one line for each class."""
+    """Return how the users' layers of a model were built, one line for each class, and what may be missing."""
     found: dict[str, list[str]] = {}
+    unfollowed: dict[str, None] = {}
     for index, layer in enumerate(built):
         if placed := PLACED.get(layer):
             kind = f"{placed.found.name} of {placed.found.file}"
             found.setdefault(kind, []).append(f"layer {index} as {placed.summary}")
-    return [
+            unfollowed |= {f"{kind}: {placed.unfollowed}": None} if placed.unfollowed else {}
+    layers = [
         f"{kind}: {lines[0]}" + (f", and {len(lines) - 1} more" if lines[1:] else "") for kind, lines in found.items()
     ]
+    return [*layers, *unfollowed]
 
 
 def build(

@@ -5,10 +5,12 @@ class of a user are built on the meta device, an image is passed through them, a
 reading of its arguments with which it takes the maps that arrive. What it returns says the channels.
 """
 
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
+from inspect import getsource
 from itertools import product
 from typing import Any
 
@@ -16,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Detect
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import constructors, model_file, one_by_one, user_rows
+from search_spaces import constructors, fork_rules, model_file, one_by_one, user_rows
 from search_spaces.constructors import Place, Reading
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.meta_device import passed
@@ -176,7 +179,45 @@ class _Placing:
                 with suppress(Exception):  # the one without scaling works
                     works = self._tried(found, place, scaled, received, is_head=is_head, single=single)
             return works
-        raise SpecError(_untold(found, place, arguments, tried or [_TEXT_FOR_CHANNELS]))
+        raise SpecError(
+            self._untold(
+                found, place, arguments, received, tried or [_TEXT_FOR_CHANNELS], is_told=told is not None or is_head
+            )
+        )
+
+    def _untold(
+        self,
+        found: UserClass,
+        place: Place,
+        arguments: Sequence[Any],
+        received: Sequence[Feature],
+        tried: Sequence[str],
+        *,
+        is_told: bool,
+    ) -> str:
+        """Return the message for a class of which no reading works, with the line that would say what it wants."""
+        if found.source is None:
+            return f"{found.name} cannot be built of {shortened(list(arguments))}: {tried[0]}"
+        more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
+        rule = "" if is_told else fork_rules.of_yolov13(found.name, self._scale().get("scale"))
+        hint = _hint(found, place) or rule or self._line(found, place, arguments, () if is_told else received)
+        return (
+            f"{found.name} of {found.file} cannot be built of {shortened(list(arguments))}: tried "
+            f"{'; '.join(tried[:_SHOWN])}{more} ({hint})"
+        )
+
+    def _line(self, found: UserClass, place: Place, arguments: Sequence[Any], received: Sequence[Feature]) -> str:
+        """Return the line of a model file that would say what a class wants, with an example where one works."""
+        for words in _forms(found, arguments, place) if received else ():
+            with suppress(Exception):  # the next may work
+                reading = constructors.as_told(words, arguments, place)
+                self._tried(found, place, reading, received, is_head=False, single=False)
+                shown = ", ".join(str(one).lower() if isinstance(one, bool) else one for one in words)
+                return f"`arguments: {{{found.name}: [{shown}]}}` in the model file works, if it is what is meant"
+        return (
+            f"say what its constructor wants in the model file, `arguments: {{{found.name}: [...]}}`, of values and "
+            f"{', '.join(constructors.WORDS)}: no line was found by trying; docs/operators.md"
+        )
 
     def _tried(
         self,
@@ -212,8 +253,16 @@ class _Placing:
             summary=f"{call}: {_shown(received)} to {made}",
             names=names,
             one_by_one=single,
+            unfollowed=self._unfollowed(found),
         )
         return placed, returned
+
+    def _unfollowed(self, found: UserClass) -> str:
+        """Return what the parser of the class's fork may do besides, unless the file says what it wants."""
+        if found.source is None or found.name in (self._document.get("arguments") or {}):
+            return ""
+        scale = self._scale().get("scale")
+        return fork_rules.of_yolov13(found.name, scale) or fork_rules.of_c3k2(found.name, found.module, scale)
 
     def _call(self, found: UserClass, reading: Reading) -> str:
         return f"{found.name}({', '.join(map(repr, reading.given(self._document.get('nc'))))})"
@@ -294,20 +343,17 @@ def _shown(features: Sequence[Feature]) -> str:
     return " and ".join("x".join(map(str, one.shape[1:])) for one in flat)
 
 
-def _untold(found: UserClass, place: Place, arguments: Sequence[Any], tried: Sequence[str]) -> str:
-    """Return the message for a class of which no reading works, with the line that would say what it wants."""
-    words = "[all, rest]" if place.reads_list else "[in, out, rest]"
-    more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
-    if found.source is None:
-        return f"{found.name} cannot be built of {shortened(list(arguments))}: {tried[0]}"
-    hint = _hint(found, place) or (
-        f"say what its constructor wants, for example `arguments: {{{found.name}: {words}}}` in the model file: "
-        f"{', '.join(constructors.WORDS)}; docs/operators.md"
-    )
-    return (
-        f"{found.name} of {found.file} cannot be built of {shortened(list(arguments))}: tried "
-        f"{'; '.join(tried[:_SHOWN])}{more} ({hint})"
-    )
+def _forms(found: UserClass, arguments: Sequence[Any], place: Place) -> Iterator[list[Any]]:
+    """Yield words of `arguments:` that may be meant, alone and with the opposite of the next truth value."""
+    parameters = constructor_names.arguments(found.module)
+    befores = ["in", "all", "sum", "each"] if place.reads_list else ["in"]
+    for behind, before in product((["out", "repeats", "rest"], ["out", "rest"], ["rest"]), befores):
+        words = [before, *behind]
+        yield words
+        with suppress(SpecError):  # no output channels in the row
+            count = len(constructors.as_told(words, arguments, place).arguments)
+            if count < len(parameters) and isinstance(default := parameters[count].default, bool):
+                yield [*words, not default]
 
 
 def _hint(found: UserClass, place: Place) -> str:
@@ -323,4 +369,21 @@ def _hint(found: UserClass, place: Place) -> str:
             "its constructor takes arguments by name alone, **kwargs, and its source does not say which: write a class "
             "derived from it whose constructor names them, `def __init__(self, c1, c2): super().__init__(...)`"
         )
+    if isinstance(found.module, type) and issubclass(found.module, Detect) and _is_of_older_detect(found.module):
+        return (
+            "its constructor hands its channels to Detect as the second argument, which they were in older releases; "
+            "Ultralytics' Detect takes (nc, reg_max, end2end, ch): write `super().__init__(nc, ch=ch)`"
+        )
     return ""
+
+
+def _is_of_older_detect(module: type[nn.Module]) -> bool:
+    """Return whether a constructor calls `super().__init__(nc, ch)`."""
+    with suppress(OSError, TypeError):
+        return _TWO_BY_PLACE.search(getsource(module.__init__)) is not None
+    return False
+
+
+_TWO_BY_PLACE = re.compile(
+    r"(?:super\([^)]*\)\.__init__\(|Detect\.__init__\(\s*self\s*,)\s*[\w.]+\s*,\s*(?:ch|channels)\s*\)"
+)

@@ -17,6 +17,7 @@ from ultralytics import YOLO
 from ultralytics.nn import modules as ultralytics_layers
 
 from search_spaces import OPERATORS, base, build, model_reader, placing, rows, space_file
+from search_spaces import placed as placed_layers
 from search_spaces.constructors import Place, readings
 from search_spaces.errors import SpecError
 from search_spaces.operators import Site, SiteKind, modules, user_classes
@@ -240,7 +241,40 @@ class Loud(nn.Module):
             placed(model(tmp_path, "[-1, 1, Odd, [7]]"))
         (line,) = caught.value.mistakes
         assert line.startswith("backbone[1]: Odd of own.py cannot be built of [7]: tried as Odd(7): ")
-        assert "for example `arguments: {Odd: [in, out, rest]}` in the model file" in line
+        assert "say what its constructor wants in the model file, `arguments: {Odd: [...]}`" in line
+        assert "no line was found by trying" in line
+
+    def test_example_of_what_a_class_wants_was_found_by_trying(self, tmp_path: Path) -> None:
+        load(tmp_path, ADJUSTED)
+        rows = ["[-1, 1, Conv, [16, 3, 2]]", "[[0, 0], 1, Adjusted, [16, 8]]"]
+        with pytest.raises(SpecError) as caught:
+            placed(model(tmp_path, *rows))
+        line = "arguments: {Adjusted: [in, out, repeats, rest, false]}"
+        assert f"`{line}` in the model file works, if it is what is meant" in str(caught.value)
+        assert placed(model(tmp_path, *rows, more=line))[2].startswith("Adjusted(16, 16, 1, 8, False)")
+
+    @pytest.mark.parametrize(
+        ("scale", "expected"),
+        [
+            ("n", "write 4 for 8 in its row"),
+            ("s", ""),
+            ("l", "[in, out, repeats, rest, false]"),
+            ("x", "write 12 for 8"),
+        ],
+    )
+    def test_what_the_parser_of_yolov13_adds_by_scale_is_noted(self, scale: str, expected: str, tmp_path: Path) -> None:
+        load(tmp_path, "class HyperACE(nn.Module):\n    def forward(self, x):\n        return x[0]\n")
+        path = model(tmp_path, "[[0, 0], 1, HyperACE, []]", more=f"scales: {{{scale}: [1, 1, 64]}}")
+        notes = placed_layers.notes(build.skeleton(model_reader.model_document(str(path)), 2))[1:]
+        assert [expected in one for one in notes] == ([True] if expected else [])
+
+    @pytest.mark.parametrize(("scale", "is_deeper"), [("s", False), ("m", True)])
+    def test_what_forks_do_for_their_c3k2_is_noted(self, scale: str, is_deeper: bool, tmp_path: Path) -> None:
+        load(tmp_path, "class C3k2_Own(nn.Identity):\n    pass\n")
+        path = model(tmp_path, "[-1, 2, C3k2_Own, []]", more=f"scales: {{{scale}: [1, 1, 64]}}")
+        (note,) = placed_layers.notes(build.skeleton(model_reader.model_document(str(path)), 2))[1:]
+        assert note.startswith("C3k2_Own of own.py: built of its rows' arguments; it does not choose the head's")
+        assert ("c3k=True" in note) is is_deeper
 
     @pytest.mark.parametrize(
         ("row", "expected"),
@@ -428,6 +462,18 @@ class Odd(nn.Module):
 
     def forward(self, x):
         return x
+"""
+
+ADJUSTED = """
+class Adjusted(nn.Module):
+    def __init__(self, c1, c2, n=1, k=3, halved=True):
+        super().__init__()
+        self.halved, self.conv = halved, nn.Conv2d(c1, c2, 1)
+
+    def forward(self, x):
+        if self.halved:
+            x = [x[0], x[1][:, :, ::2, ::2]]
+        return self.conv(x[0] + x[1])
 """
 
 
@@ -836,6 +882,10 @@ class ListingHead(Detect):
     def forward(self, x):
         return [self.cv2[i](one) for i, one in enumerate(x)]
 
+class OlderHead(Detect):
+    def __init__(self, nc=80, ch=()):
+        super().__init__(nc, ch)
+
 class MaskHead(Segment):
     def __init__(self, nc=80, ch=()):
         super().__init__(nc, ch=ch)
@@ -865,6 +915,14 @@ class TestHeadOfAFork:
     def test_settings_of_the_file_are_those_of_the_head(self, tmp_path: Path) -> None:
         built = build.model(base.load(str(self.path(tmp_path, "StemmedHead", more="reg_max: 4")), "").document, 2)
         assert built.model[-1].reg_max == 4
+
+    def test_head_written_for_an_older_detect_is_told_what_to_write(self, tmp_path: Path) -> None:
+        path = self.path(tmp_path, "OlderHead")
+        path.write_text(path.read_text(encoding="utf-8").replace("[nc, 8]", "[nc]"), encoding="utf-8")
+        with pytest.raises(
+            SpecError, match=r"Detect takes \(nc, reg_max, end2end, ch\): write `super\(\).__init__\(nc, ch="
+        ):
+            placed(path)
 
     @pytest.mark.parametrize(
         ("name", "reason"),
