@@ -27,7 +27,7 @@ from trials.costing import space_costs
 SPACES, CLASSES, PIXELS = "v8n,v9t,v11n,v26n", 3, 640
 AGREEMENTS = (0.0, 0.5, 1.0)
 OURS, ALIKE, REGIONS_APART, APART = WAYS = ("ours", "regions alike", "regions apart", "apart")
-"""What the surrogate learns across members."""
+"""Ways of learning across members: the sampler's own, and with a part removed or fixed."""
 _TRANSFERS = {ALIKE: (1.0,), REGIONS_APART: (0.0,), APART: (0.0,)}
 """Transfers between members that it may find, where they are not those of `ours`."""
 STOCKS, WORTH, OWN, NOISE = 0.01, 0.008, 0.003, 0.005

@@ -1,4 +1,4 @@
-"""What parsers of forks do with a class besides what its row says: known rules, which this package does not follow."""
+"""Rules by which parsers of forks build a class otherwise than its row says; this package names them only."""
 
 from typing import Any
 

@@ -201,12 +201,19 @@ class Surrogate:
         exponents = _EXPONENTS if values.min() > _LEAST_WARPED else (1.0,)
         transfers = (1.0,) if observed.members is None else _TRANSFERS
         fits: list[_MapEstimate] = []
+        distances = {transfer: pairwise_distances(observed, observed, transfer) for transfer in transfers}
         for transfer, exponent in product(transfers, exponents):
-            distances = pairwise_distances(observed, observed, transfer)
             start = fits[-1].logs if fits else None  # the optimum before is near
             fits.append(
                 _MapEstimate.find(
-                    distances, values, exponent, noise, extra_noise, transfer=transfer, additive=additive, start=start
+                    distances[transfer],
+                    values,
+                    exponent,
+                    noise,
+                    extra_noise,
+                    transfer=transfer,
+                    additive=additive,
+                    start=start,
                 )
             )
         best = min(fits, key=lambda fit: fit.negative_log_posterior)

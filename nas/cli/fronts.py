@@ -102,7 +102,7 @@ def print_trials(
         names.remove("map50_95_gain")
     else:
         names.insert(names.index(cost if cost in names else "gflops") + 1, "of_stock")  # beside its cost
-    stock = reference_in_words(among)
+    stock = reference_in_words(record.member for record in among)
     named = {**_COLUMNS, "map50_95_gain": f"over {stock}", "of_stock": f"of {stock}"}
     headings = {name: named[name] for name in names}
     show.rows(rows, shown, title=title, columns=headings, narrow=[name for name in _NARROW if name != cost])
@@ -157,7 +157,7 @@ def _print_stock_models(study: "StoredStudy", records: "list[Record]", front: "l
         rows = [{**row, **judged[row["trial"]]} for row in rows]
     title = f"Stock models of {study.name}: {', '.join(study.settings.objectives)}, {study.settings.budget.summary}"
     narrow = _STOCK_NARROW if shown == "table" else None
-    show.rows(rows, shown, title=title, columns=headings, narrow=narrow, last=_FINDING)
+    show.rows(rows, shown, title=title, columns=headings, narrow=narrow, least=_FINDING)
     if shown == "table":
         show.lines(nothing_learned(study, records))
         stock = stock_of(records)

@@ -120,7 +120,7 @@ def _columns(before: "Study", few: int, many: int) -> dict[str, str]:
     from nas.report.beside_stock import reference_in_words
     from nas.words import with_unit
 
-    stock = reference_in_words(before.records())
+    stock = reference_in_words(before.settings.members)
     return {
         "trial": "trial",
         "map50_95_before": with_unit(few, "epoch"),

@@ -141,7 +141,7 @@ def rows(
     title: str,
     columns: Mapping[str, str],
     narrow: Sequence[str] | None = None,
-    last: int = _LAST,
+    least: int = _LAST,
 ) -> None:
     """Print rows as a table, as JSON or as CSV.
 
@@ -149,7 +149,7 @@ def rows(
         columns: keys that the table shows, with their headings; JSON and CSV print every key.
         narrow: columns that the table leaves out on a narrow terminal, in this order. If given, each row is one line,
             and the last column is cut where it has no room.
-        last: width of the last column for which others are left out.
+        least: width of the last column for which others are left out.
     """
     match shown:
         case "json":
@@ -160,7 +160,7 @@ def rows(
             written.writeheader()
             written.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
         case _ if narrow is not None:
-            _print_lines(rows, title, columns, narrow, last)
+            _print_lines(rows, title, columns, narrow, least)
         case _:
             table = Table(title=escape(title), title_justify="left", header_style="bold")
             for key, heading in columns.items():
@@ -172,7 +172,7 @@ def rows(
 
 
 def _print_lines(
-    rows: Sequence[Mapping[str, Any]], title: str, columns: Mapping[str, str], narrow: Sequence[str], last: int
+    rows: Sequence[Mapping[str, Any]], title: str, columns: Mapping[str, str], narrow: Sequence[str], least: int
 ) -> None:
     """Print a table of one line per row, with as many columns as the terminal has room for.
 
@@ -181,7 +181,7 @@ def _print_lines(
     out = console()
     if title:
         out.print(title, style="italic", no_wrap=True, overflow="ellipsis", markup=False)
-    head, *body = table_lines(rows, columns, narrow, width=out.width, least=last)
+    head, *body = table_lines(rows, columns, narrow, width=out.width, least=least)
     out.print(head, style="bold", no_wrap=True, overflow="ignore", crop=False, markup=False)
     out.file.writelines(f"{line}\n" for line in body)
 

@@ -12,9 +12,13 @@ def accuracy_gain(record: Record, stock: Record | None) -> float | None:
     return record.map50_95 - stock.map50_95
 
 
-def reference_in_words(records: Iterable[Record]) -> str:
-    """Return what a table compares each of these with: `stock`, or in a study of several members `own stock`."""
-    return "own stock" if any(record.member for record in records) else "stock"
+def reference_in_words(members: Iterable[str]) -> str:
+    """Return what each row is compared with: `stock`, or `own stock` where rows are of members of a study of several.
+
+    Args:
+        members: name of each row's member; empty in a study of one.
+    """
+    return "own stock" if any(members) else "stock"
 
 
 def cost_share(record: Record, stock: Record | None, cost: str) -> float | None:

@@ -66,7 +66,7 @@ def front_table(
     beside = _COSTS[cost] if _COSTS[cost] in names else "GFLOPs"
     share_of_stock = (_SHARE,) if is_compared else ()
     columns = (*names[: (at := names.index(beside) + 1)], *share_of_stock, *names[at:])
-    reference = reference_in_words(shown)
+    reference = reference_in_words(record.member for record in shown)
     headings = {_GAIN: f"points over {reference}", _SHARE: f"of {reference}"}
     if reference != "stock":  # the verdict names another one: that at its cost
         headings[_FRESH] = f"{_FRESH} at its cost"

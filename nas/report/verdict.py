@@ -138,7 +138,7 @@ class JudgedFinalist:
 
     @property
     def bar(self) -> str:
-        """What it has to be better than, in words."""
+        """Stock models that it has to be better than, in words."""
         if not self.stock:
             return "the stock model"
         if self.costs_less_than_all:

@@ -15,7 +15,7 @@ from trials.contracts.case import Case, Failure
 from trials.contracts.joined_maps import JoinedMaps
 
 _MOST_TIMES_SMALLER = 4
-"""Of `SQUARE`, a map so many times smaller has two rows and columns; all sizes of the contracts are divisible by it."""
+"""Factor by which a map may be smaller than `SQUARE` and have two rows and columns; it divides the contracts' sizes."""
 _EVEN = 2
 """Kernel of a case that takes no odd maps, as a layer that changes the size never gets."""
 

@@ -97,6 +97,6 @@ def explained(error: BaseException) -> str:
 
 
 _OF_EXPORTER = ".. Please feel free to request support"
-"""What PyTorch's exporter adds to each of its errors begins so."""
+"""Beginning of the text that PyTorch's exporter adds to each of its errors."""
 _POOLING = "operator adaptive pooling"
 _MEAN = "; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports"

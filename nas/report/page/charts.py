@@ -10,6 +10,7 @@ from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.rank_agreement import agreement
 from nas.records.facts import LABELS
 from nas.records.record import Record, mean_over_seeds, stock_of
+from nas.report.beside_stock import reference_in_words
 from nas.report.comparison import Comparison
 from nas.report.effects import Effect, Significance
 from nas.report.verdict import JudgedFinalist, Verdict
@@ -163,8 +164,7 @@ def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
     figure = graph_objects.Figure(drawn)
     figure.add_vline(x=0, line={"width": 1, "color": "#8b95a5"})
     figure.update_layout(height=130 + _ROW * len(shown), showlegend=True)  # also where all are of one colour
-    stock = "own stock" if any(one.member for one in shown) else "stock"
-    figure.update_xaxes(title_text=f"points of mAP50-95 over {stock}")
+    figure.update_xaxes(title_text=f"points of mAP50-95 over {reference_in_words(one.member for one in shown)}")
     names = list(dict.fromkeys(_named(one) for one in shown))
     figure.update_yaxes(categoryorder="array", categoryarray=names, range=[-0.7, len(names) - 0.3])
     return figure

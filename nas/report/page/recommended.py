@@ -81,7 +81,7 @@ def samples(
     """
     supported = _supported(study, verdict)
     best = supported[0] if supported is not None else front[0].trial if front else None
-    stock = stock_of(records) if best is None else _stock_beside(best, study, records, verdict)
+    stock = None if best is None else _stock_beside(best, study, records, verdict)
     if stock is None or best is None or best == stock.trial or not has_learned(stock.map50_95):
         return []
     pair = study.files(stock.trial).weights, study.files(best).weights
