@@ -18,17 +18,15 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
 from statistics import fmean
-from tempfile import TemporaryDirectory
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks import results_file
+from benchmarks import one_training, results_file
 from search_spaces import load
-from trials import Budget, evaluate, recipes
+from trials import Budget, recipes
 from trials.budget import Recipe
 from trials.data.datasets import DIGITS
 
@@ -102,13 +100,8 @@ def _trained(
     budget = Budget(
         data=data, epochs=epochs, image_size=IMAGE_SIZE, batch=BATCH, seed=seed, recipe=recipe, weights=weights
     )
-    with TemporaryDirectory() as folder:
-        outcome = evaluate(load(SPACE, scale=SCALE).stock, budget, Path(folder), lambda *_: True)
-        if outcome.scores is None:
-            raise RuntimeError(f"{data}, seed {seed}: {outcome.ending} {outcome.detail}")
-        if keep is not None:
-            copyfile(Path(folder) / "weights.pt", keep)
-    return outcome.scores.map50_95
+    _, scores = one_training.run(load(SPACE, scale=SCALE).stock, budget, keep=keep)
+    return scores.map50_95
 
 
 def table(options: argparse.Namespace) -> None:

@@ -27,8 +27,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copyfile
-from tempfile import TemporaryDirectory
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -36,10 +34,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from benchmarks import modules_table, results_file
+from benchmarks import modules_table, one_training, results_file
 from benchmarks.modules_table import STOCK, Latency, Result
 from search_spaces import OPERATORS, Architecture, Choice, build, load
-from trials import Budget, Costs, evaluate, recipes
+from trials import Budget, Costs, recipes
 from trials.budget import Recipe
 from trials.costing import cost
 from trials.data import datasets, digit_scenes
@@ -165,12 +163,8 @@ def trained(
     counted = cost.table(space, len(data.classes), DEPLOY_SIZE).cost(candidate.architecture)
     costs = Costs(params=counted.params, gflops=counted.gflops)
     began = time.process_time()
-    with TemporaryDirectory() as folder:
-        outcome = evaluate(candidate.architecture, budget, Path(folder), lambda *_: True, costs=costs)
-        if outcome.scores is None:
-            raise RuntimeError(f"{candidate}: {outcome.ending} {outcome.detail}")
-        if is_base:
-            copyfile(Path(folder) / "weights.pt", weights)
+    keep = weights if is_base else None
+    outcome, scores = one_training.run(candidate.architecture, budget, costs=costs, keep=keep)
     return Result(
         data=data.name,
         budget=str(lengths),
@@ -185,8 +179,8 @@ def trained(
         inherited=round(outcome.coverage.share if outcome.coverage else 0.0, 4),
         params=counted.params,
         macs=counted.macs,
-        map50_95=round(outcome.scores.map50_95, 5),
-        map50=round(outcome.scores.map50, 5),
+        map50_95=round(scores.map50_95, 5),
+        map50=round(scores.map50, 5),
         cpu_seconds=round(time.process_time() - began, 1),
     )
 

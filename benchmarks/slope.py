@@ -30,18 +30,16 @@ from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
-from shutil import copyfile
 from statistics import fmean, median
-from tempfile import TemporaryDirectory
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from benchmarks import results_file
+from benchmarks import one_training, results_file
 from nas.algorithms.rank_agreement import agreement
 from search_spaces import Architecture, load
-from trials import Budget, Costs, evaluate, recipes
+from trials import Budget, Costs, recipes
 from trials.costing import cost
 from trials.data import datasets
 from trials.data.datasets import DIGITS
@@ -132,13 +130,7 @@ def trained(job: Job, weights: Path) -> Result:
     )
     counted = cost.table(space, len(data.classes), budget.deploy_size).cost(architecture)
     costs = Costs(params=counted.params, gflops=counted.gflops)
-    with TemporaryDirectory() as folder:
-        outcome = evaluate(architecture, budget, Path(folder), lambda *_: True, costs=costs)
-        if outcome.scores is None:
-            raise RuntimeError(f"{architecture.summary()}: {outcome.ending} {outcome.detail}")
-        if is_base:
-            weights.parent.mkdir(exist_ok=True)
-            copyfile(Path(folder) / "weights.pt", weights)
+    outcome, scores = one_training.run(architecture, budget, costs=costs, keep=weights if is_base else None)
     return Result(
         data=Path(job.data).parent.name if job.data != DIGITS else DIGITS,
         model=f"{job.space}{job.scale}",
@@ -150,7 +142,7 @@ def trained(job: Job, weights: Path) -> Result:
         fingerprint=architecture.fingerprint,
         summary=architecture.summary(),
         gflops=round(counted.gflops, 3),
-        map50_95=round(outcome.scores.map50_95, 5),
+        map50_95=round(scores.map50_95, 5),
         seconds=round(outcome.seconds, 1),
     )
 

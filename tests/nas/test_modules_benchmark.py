@@ -42,7 +42,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainings:
     """Replace trainings, and look at one layer of one space."""
     found = Trainings()
     data = SimpleNamespace(name="digits", path=tmp_path / "data.yaml", classes=tuple("0123456789"))
-    monkeypatch.setattr(modules, "evaluate", found.evaluate)
+    monkeypatch.setattr("benchmarks.one_training.evaluate", found.evaluate)
     monkeypatch.setattr("benchmarks.modules.datasets.load", lambda _: data)
     monkeypatch.setattr(modules, "PLACES_OF", {("v8", "n"): {"neck": "15"}})
     return found
