@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from search_spaces import auxiliary, build, insertions, model_checks, model_file, rows, scaling, user_rows
+from search_spaces import auxiliary, build, insertions, model_checks, model_file, parser_rules, rows, scaling, user_rows
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
@@ -217,7 +217,7 @@ def _load(path: Path, scale: str) -> Base:
         left_branch=left_branch,
         shifted=int(left["backbone"][0] != document["backbone"][0]),
     )
-    if _described(base.traced) != _described(traced):  # a rule for a scale that `_with_scale_rules` does not have
+    if _described(base.traced) != _described(traced):  # a rule for a scale that `parser_rules` does not have
         raise SpecError(f"base: {path.name} at scale {scale!r} has rules that a YAML without scales cannot express")
     return _without_operators(base, document.get("nas"))
 
@@ -337,7 +337,7 @@ def _explicit(document: Mapping[str, Any], traced: Sequence[Traced]) -> dict[str
     for section in ("backbone", "head"):
         for source, repeats, module, arguments in document[section]:
             final = max(round(repeats * depth), 1) if repeats > 1 else repeats  # as parse_model rounds
-            row = [source, final, module, _with_scale_rules(module, arguments, document["scale"])]
+            row = [source, final, module, parser_rules.at_scale(module, arguments, document["scale"])]
             step = next(layers)
             if placed := PLACED.get(step.layer):
                 row[3] = list(placed.reading.written)
@@ -351,13 +351,3 @@ def _has_channels(row: Sequence[Any]) -> bool:
     """Return whether a row begins with the output channels of its layer, which `parse_model` scales."""
     _, _, module, arguments = rows.stock(list(row))
     return module in _WITH_CHANNELS and bool(arguments) and type(arguments[0]) is int
-
-
-def _with_scale_rules(module: str, arguments: Sequence[Any], scale: str) -> list[Any]:
-    """Return arguments as `parse_model` changes them at some scales of YOLO11, 12 and 26 (`nn/tasks.py:2189`)."""
-    arguments = list(arguments)
-    if module == "C3k2" and scale in {"m", "l", "x"}:
-        arguments[1:2] = [True]
-    if module == "A2C2f" and scale in {"l", "x"}:
-        arguments.extend((True, 1.2))
-    return arguments

@@ -35,6 +35,7 @@ class Reading:
         has_channels: whether the first of `written` are output channels, which a width scales.
         takes_repeats: whether the repeats are among the arguments; else the layer is repeated.
         is_guess: whether nothing but the row says that the constructor takes output channels: the map must have them.
+        block: of Ultralytics, as which the class is taken (`fork_rules.block_of`); empty if none.
     """
 
     arguments: tuple[Any, ...]
@@ -42,6 +43,7 @@ class Reading:
     has_channels: bool = False
     takes_repeats: bool = False
     is_guess: bool = False
+    block: str = ""
 
     def given(self, classes: Any) -> tuple[Any, ...]:
         """Return the arguments for a number of classes."""
@@ -98,6 +100,13 @@ def _has_text_for_channels(module: type[nn.Module], given: Sequence[Any]) -> boo
         )
         for position, (value, one, is_text) in enumerate(zip(given, parameters, texts, strict=False))
     )
+
+
+def as_block(block: str, module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
+    """Return the reading of a row as one of a block with repeats; none where the constructor does not take that."""
+    if not block or place.reads_list or not _Reader(module, arguments, place).may_be_block():
+        return []
+    return [replace(as_told(["in", "out", "repeats", "rest"], arguments, place), block=block)]
 
 
 def with_scaled_output(reading: Reading, channels: Any, arguments: Sequence[Any], place: Place) -> Reading | None:
@@ -200,6 +209,11 @@ class _Reader:
         self._takes_out = self._takes_in and constructor_names.is_output(names[1], after=names[0])
         self._takes_repeats = self._takes_out and constructor_names.is_repeats(names[2])
         self._takes_kernel = self._takes_out and constructor_names.is_kernel(names[2])
+
+    def may_be_block(self) -> bool:
+        """Return whether a constructor takes input and output channels and repeats, or anything, and the row fits."""
+        takes = self._takes_repeats or constructor_names.takes_any(self._module)
+        return takes and bool(self._row) and _is_channels(self._row[0])
 
     def of_one(self) -> Iterator[Reading]:
         """Yield the readings of a row that reads one layer."""

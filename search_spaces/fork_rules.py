@@ -1,36 +1,120 @@
-"""Rules by which parsers of forks build a class otherwise than its row says; this package names them only."""
+"""Rules by which parsers of forks build a class otherwise than its row says."""
 
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from inspect import getsource
+from itertools import chain
+from textwrap import dedent
 from typing import Any
 
-from ultralytics.nn.modules import C3k2
+from torch import nn
+from ultralytics.nn.modules import A2C2f, C2fCIB, C3k2, Detect
 
-_LINE = "`arguments: {HyperACE: [in, out, repeats, rest, false], DownsampleConv: [in, false]}`"
+from search_spaces import parser_rules
+from search_spaces.operators import constructor_names
+from search_spaces.operators.user_classes import UserClass
 
-_HYPEREDGES = {
-    "n": "halves HyperACE's hyperedges at scale n, which is not done here: write 4 for 8 in its row",
-    "x": "takes one and a half times HyperACE's hyperedges at scale x, which is not done here: write 12 for 8",
+_OF_YOLOV13 = {"HyperACE", "DownsampleConv"}
+"""Classes of YOLOv13 whose arguments its parser changes by scale."""
+
+_HYPEREDGES = {"n": 0.5, "x": 1.5}
+"""Factor of HyperACE's hyperedges."""
+
+_BLOCKS: Mapping[str, type[nn.Module]] = {"C3k2": C3k2, "A2C2f": A2C2f, "C2fCIB": C2fCIB}
+
+_BY_SCALE = {
+    "C3k2": ("c3k", "c3k is True at m, l and x"),
+    "A2C2f": ("residual", "residual is True and mlp_ratio 1.2 at l and x"),
 }
+"""The first argument that Ultralytics' parser changes by scale, and how."""
 
-_WITHOUT_ADJUSTING = frozenset({"DownsampleConv", "FullPAD_Tunnel", "HyperACE"})
-"""Classes that YOLOv13's parser builds otherwise at l and x, and the one that adds up what they return."""
-
-
-def of_yolov13(name: str, scale: Any) -> str:
-    """Return what YOLOv13's parser adds for a class at a scale, and how a model file says it; empty if nothing."""
-    parts = [_HYPEREDGES[scale]] if name == "HyperACE" and scale in _HYPEREDGES else []
-    if name in _WITHOUT_ADJUSTING and scale in {"l", "x"}:
-        parts.append(
-            f"gives HyperACE and DownsampleConv a last False at scale {scale}, which is not done here: {_LINE}"
-        )
-    return f"YOLOv13's own parser {', and '.join(parts)}" if parts else ""
+_BEFORE_ATTENTION = 5
+"""Arguments of `C3k2` before `attn`, which older releases do not have."""
 
 
-def of_c3k2(name: str, module: Any, scale: Any) -> str:
-    """Return what parsers of forks do for their variants of `C3k2`; empty for other classes."""
-    if not name.startswith("C3k2") and not (isinstance(module, type) and issubclass(module, C3k2)):
+def as_yolov13(found: UserClass, arguments: Sequence[Any], scale: Any) -> list[Any]:
+    """Return the arguments of a row as YOLOv13's parser changes them for two classes of its own, by scale."""
+    changed = list(arguments)
+    if found.name not in _OF_YOLOV13:
+        return changed
+    if found.name == "HyperACE" and len(changed) > 1 and type(changed[1]) is int:
+        changed[1] = int(changed[1] * _HYPEREDGES.get(scale, 1))
+    is_adjusted = _names(found.module)[-1:] == ["channel_adjust"] and scale in {"l", "x"}
+    return [*changed, False] if is_adjusted else changed
+
+
+def of_yolov13(found: UserClass, scale: Any) -> str:
+    """Return what YOLOv13's parser does for layers of Ultralytics in the file of a class; empty if nothing."""
+    if found.name != "HyperACE" or scale not in {"l", "x"}:
         return ""
-    deeper = ", and c3k=True at m, l and x (write True in the rows)" if scale in {"m", "l", "x"} else ""
+    return "YOLOv13's parser gives A2C2f mlp_ratio=1.5 at l and x; here those layers have Ultralytics' 1.2"
+
+
+def block_of(found: UserClass) -> str:
+    """Return Ultralytics' block as which parsers of forks take a class; empty if none.
+
+    That is the one after which it is called (`C3k2_UIB`), or from which it is derived.
+    """
+    if found.source is None:
+        return ""
+    named = (block for block in _BLOCKS if block in found.name)
+    derived = (block for block, module in _BLOCKS.items() if _is_subclass(found.module, module))
+    return next(chain(named, derived), "")
+
+
+def as_block(found: UserClass, block: str, arguments: Sequence[Any], scale: Any) -> list[Any]:
+    """Return the arguments of a class's row as a fork's parser changes those of a block at a scale."""
+    return parser_rules.at_scale(block, arguments, scale) if _changes_by_scale(found, block) else list(arguments)
+
+
+def of_block(found: UserClass, block: str, scale: Any) -> str:
+    """Return what it means that a class is taken as a block, and how a model file says that it is not."""
+    is_changed = _changes_by_scale(found, block) and parser_rules.at_scale(block, [], scale)
+    changes = f", and {_BY_SCALE[block][1]}" if is_changed else ""
     return (
-        "built of its rows' arguments; it does not choose the head's branches, which C3k2, A2C2f or C2fCIB among the "
-        f"rows make YOLO11's. Many forks take it as C3k2, which gives YOLO11's branches{deeper}"
+        f"taken as {block}, as most forks do: the head has YOLO11's branches{changes}; "
+        f"`arguments: {{{found.name}: [in, out, repeats, rest]}}` in the model file builds it without that"
     )
+
+
+def _changes_by_scale(found: UserClass, block: str) -> bool:
+    """Return whether a constructor has, in a block's place, the argument that changes by scale, or takes any."""
+    argument, _ = _BY_SCALE.get(block, ("", ""))
+    theirs, ours = _names(found.module), _names(_BLOCKS[block])
+    return bool(argument) and (not theirs or (argument in theirs and theirs.index(argument) == ours.index(argument)))
+
+
+def of_older_parent(module: Any) -> str:
+    """Return what is wrong with a class that hands on arguments in the order of an older `C3k2` or `Detect`."""
+    for given in _handed_on(module):
+        if _is_subclass(module, C3k2) and given[_BEFORE_ATTENTION : _BEFORE_ATTENTION + 1] == ["g"]:
+            return (
+                "its constructor hands g to C3k2 as the sixth argument, which it was in older releases, and which is "
+                "attn now: write `super().__init__(c1, c2, n, c3k, e, g=g, shortcut=shortcut)`"
+            )
+        if _is_subclass(module, Detect) and len(given) == 2 and given[1] in {"ch", "channels"}:
+            return (
+                "its constructor hands its channels to Detect as the second argument, which they were in older "
+                "releases; Ultralytics' Detect takes (nc, reg_max, end2end, ch): write `super().__init__(nc, ch=ch)`"
+            )
+    return ""
+
+
+def _names(module: type[nn.Module]) -> list[str]:
+    return [one.name for one in constructor_names.arguments(module)]
+
+
+def _is_subclass(module: Any, block: type[nn.Module]) -> bool:
+    return isinstance(module, type) and issubclass(module, block)
+
+
+def _handed_on(module: Any) -> Iterator[list[str]]:
+    """Yield what a user's constructor gives by position to that of the class it is derived from."""
+    if (getattr(module.__init__, "__module__", None) or "").startswith("ultralytics."):
+        return
+    with suppress(OSError, TypeError, SyntaxError):
+        for node in ast.walk(ast.parse(dedent(getsource(module.__init__)))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "__init__":
+                given = [ast.unparse(one) for one in node.args]
+                yield given[1:] if given[:1] == ["self"] else given

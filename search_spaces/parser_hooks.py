@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Concat, Conv, Detect
+from ultralytics.nn.modules import Concat, Conv
 from ultralytics.utils import LOGGER
 
-from search_spaces import foreign_files, layers, model_file, pgi, placing, user_rows, whole_backbone
+from search_spaces import foreign_files, layers, model_file, pgi, placing, whole_backbone
 from search_spaces import placed as placed_layers
 from search_spaces.build import (
     BUILD_ERRORS,
@@ -88,12 +88,13 @@ def parse_model(
     stock, lowered = _lower(document, missing)
     if stock.get("activation"):
         stock["activation"] = _activation(stock["activation"])
-    _set_branches_of_head(stock)
     with errors_with_address(document, CONSTRUCTOR_ERRORS):
         placed = placing.place(stock_parse_model, stock, channels)
         built, save = stock_parse_model(placed_layers.with_stand_ins(stock, placed), channels, verbose)
         with placed_layers.activated_as(built) if stock.get("activation") else nullcontext():
             save = placed_layers.put(placed, stock, built, save)
+        if len(built) - 1 not in placed and not placed_layers.has_plain_branches(stock, placed):
+            built[-1] = placed_layers.with_light_branches(built[-1], stock, stock_parse_model)
     with addressed(document):
         before = _channels_before(built, channels, lowered)
     for index, row in lowered.items():
@@ -107,14 +108,6 @@ def parse_model(
     if verbose and lowered:
         LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
     return built, save
-
-
-def _set_branches_of_head(document: Mapping[str, Any]) -> None:
-    """Set the attribute by which a user's subclass of `Detect` builds its branches, as the parser does for `Detect`."""
-    found = user_rows.user_class(document["head"][-1])
-    head: Any = found.module if found is not None else None
-    if head is not None and issubclass(head, Detect):
-        head.legacy = placed_layers.has_plain_branches(row[2] for _, row in model_file.addressed(document))
 
 
 def _activation(written: Any) -> str:

@@ -1,7 +1,7 @@
 """Layers of users' classes in a built model: where they stand, what they were built of, and what they return."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from ultralytics.nn.modules import Conv
+from ultralytics.nn.modules import Conv, Detect
 
-from search_spaces import model_file
+from search_spaces import model_file, parser_rules
 from search_spaces.build import replace_layer
 from search_spaces.constructors import Reading
 from search_spaces.errors import SpecError
@@ -35,7 +35,7 @@ class Placed:
         channels: of the map that it returns; a tuple of those of several maps.
         summary: of what was built, and what it makes of which maps.
         one_by_one: whether it takes its maps as several arguments, in place of a list.
-        unfollowed: what the fork's own parser may do besides.
+        remarks: on what the fork's own parser may do besides.
     """
 
     found: UserClass
@@ -46,7 +46,7 @@ class Placed:
     summary: str
     names: tuple[str, ...] = ()
     one_by_one: bool = False
-    unfollowed: str = ""
+    remarks: tuple[str, ...] = ()
 
     def build(self) -> nn.Module:
         """Build the layer on the device of the context."""
@@ -60,9 +60,10 @@ PLACED: WeakKeyDictionary[nn.Module, Placed] = WeakKeyDictionary()
 def with_stand_ins(document: Mapping[str, Any], placed: Mapping[int, Placed]) -> dict[str, Any]:
     """Return a document with a row of Ultralytics for each layer of a user's class, which says the channels behind it.
 
-    The row reads one layer, since Ultralytics' reads no others; `put` restores what the layer reads.
+    The row reads one layer, since Ultralytics' reads no others; `put` restores what the layer reads. The other rows are
+    copies, since the parser changes arguments in place.
     """
-    changed = {**document, **{section: list(document[section]) for section in model_file.SECTIONS}}
+    changed = {**document, **{section: deepcopy(document[section]) for section in model_file.SECTIONS}}
     split = len(document["backbone"])
     for index, one in placed.items():
         section, position = ("backbone", index) if index < split else ("head", index - split)
@@ -76,6 +77,8 @@ def put(placed: Mapping[int, Placed], document: Mapping[str, Any], built: nn.Seq
     rows = [row for _, row in model_file.addressed(document)]
     for index, one in placed.items():
         source = rows[index][0]
+        if index == len(rows) - 1:
+            set_branches(one.found.module, document, placed)
         built[index].f = source
         layer = one.build()
         PLACED[layer] = one
@@ -114,16 +117,16 @@ def replaced(stand_in: nn.Module, layer: nn.Module, placed: Placed) -> nn.Module
 def notes(built: nn.Sequential) -> list[str]:
     """Return how the users' layers of a model were built, one line for each class, and what may be missing."""
     found: dict[str, list[str]] = {}
-    unfollowed: dict[str, None] = {}
+    remarks: dict[str, None] = {}
     for index, layer in enumerate(built):
         if placed := PLACED.get(layer):
             kind = f"{placed.found.name} of {placed.found.file}"
             found.setdefault(kind, []).append(f"layer {index} as {placed.summary}")
-            unfollowed |= {f"{kind}: {placed.unfollowed}": None} if placed.unfollowed else {}
+            remarks |= {f"{kind}: {remark}": None for remark in placed.remarks}
     layers = [
         f"{kind}: {lines[0]}" + (f", and {len(lines) - 1} more" if lines[1:] else "") for kind, lines in found.items()
     ]
-    return [*layers, *unfollowed]
+    return [*layers, *remarks]
 
 
 def build(
@@ -177,6 +180,27 @@ def activated_as(built: nn.Module) -> Iterator[None]:
         Conv.default_act = default
 
 
-def has_plain_branches(modules: Iterable[str]) -> bool:
-    """Return the attribute `legacy` of a head, as Ultralytics' parser sets it for a model with these modules."""
-    return not {"A2C2f", "C2fCIB", "C3k2"} & set(modules)
+def has_plain_branches(document: Mapping[str, Any], placed: Mapping[int, Placed]) -> bool:
+    """Return the attribute `legacy` of the head of a document with stock rows and these layers of users' classes."""
+    written = (row[2] for _, row in model_file.addressed(document))
+    return parser_rules.has_plain_branches([*written, *(one.reading.block for one in placed.values())])
+
+
+def set_branches(module: type[nn.Module], document: Mapping[str, Any], placed: Mapping[int, Placed]) -> None:
+    """Set the attribute by which a user's subclass of `Detect` builds its branches, as the parser does for `Detect`."""
+    head: Any = module
+    if isinstance(module, type) and issubclass(module, Detect):
+        head.legacy = has_plain_branches(document, placed)
+
+
+def with_light_branches(head: nn.Module, document: Mapping[str, Any], parser: Callable[..., Any]) -> nn.Module:
+    """Return a head of Ultralytics with YOLO11's branches, in the place of one that its parser built without them.
+
+    The parser decides that by the rows that it knows. So the head's row is built again, behind one of `C3k2`.
+    """
+    if not isinstance(head, Detect) or not head.legacy:
+        return head
+    read = [[-1, 1, STAND_IN, [branch[0].conv.in_channels, 0]] for branch in head.cv2]
+    row = [list(range(len(read))), *deepcopy(document["head"][-1][1:])]
+    built, _ = parser({**document, "backbone": [*read, [-1, 1, "C3k2", [8]]], "head": [row]}, 3, False)
+    return replace_layer(head, built[-1])

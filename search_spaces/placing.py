@@ -5,12 +5,10 @@ class of a user are built on the meta device, an image is passed through them, a
 reading of its arguments with which it takes the maps that arrive. What it returns says the channels.
 """
 
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from inspect import getsource
 from itertools import product
 from typing import Any
 
@@ -18,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Detect
 from ultralytics.utils.ops import make_divisible
 
 from search_spaces import constructors, fork_rules, model_file, one_by_one, user_rows
+from search_spaces import placed as placed_layers
 from search_spaces.constructors import Place, Reading
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.meta_device import passed
@@ -138,6 +136,8 @@ class _Placing:
             further=tuple((self._document.get(user_rows.FURTHER) or {}).get(self._scale().get("scale"), ())),
         )
         is_head = index == len(self._rows) - 1
+        if is_head:
+            placed_layers.set_branches(found.module, self._document, self._placed)
         try:
             with warnings.catch_warnings(action="ignore"):  # of readings that are tried and not taken
                 placed, returned = self._first_that_works(
@@ -159,10 +159,14 @@ class _Placing:
     ) -> tuple[Placed, Feature]:
         told = (self._document.get("arguments") or {}).get(found.name)
         tried: list[str] = []
-        read = constructors.head_readings if is_head else constructors.readings
-        options = (
-            read(found.module, arguments, place) if told is None else [constructors.as_told(told, arguments, place)]
-        )
+        if told is not None:
+            options = [constructors.as_told(told, arguments, place)]
+        else:
+            read = constructors.head_readings if is_head else constructors.readings
+            arguments = fork_rules.as_yolov13(found, arguments, self._scale().get("scale"))
+            blocks = self._as_block(found, arguments, place)
+            others = read(found.module, arguments, place)
+            options = [*blocks, *(one for one in others if one.arguments not in [each.arguments for each in blocks])]
         if found.source is None:  # what our layers take is known: another reading would only hide a wrong argument
             options = options[:1]
         several = len(received) if place.reads_list and not is_head else 1
@@ -185,6 +189,12 @@ class _Placing:
             )
         )
 
+    def _as_block(self, found: UserClass, arguments: Sequence[Any], place: Place) -> list[Reading]:
+        """Return the reading of a class that forks' parsers take as a block of Ultralytics."""
+        block = fork_rules.block_of(found)
+        changed = fork_rules.as_block(found, block, arguments, self._scale().get("scale")) if block else arguments
+        return constructors.as_block(block, found.module, changed, place)
+
     def _untold(
         self,
         found: UserClass,
@@ -199,8 +209,7 @@ class _Placing:
         if found.source is None:
             return f"{found.name} cannot be built of {shortened(list(arguments))}: {tried[0]}"
         more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
-        rule = "" if is_told else fork_rules.of_yolov13(found.name, self._scale().get("scale"))
-        hint = _hint(found, place) or rule or self._line(found, place, arguments, () if is_told else received)
+        hint = _hint(found, place) or self._line(found, place, arguments, () if is_told else received)
         return (
             f"{found.name} of {found.file} cannot be built of {shortened(list(arguments))}: tried "
             f"{'; '.join(tried[:_SHOWN])}{more} ({hint})"
@@ -253,16 +262,18 @@ class _Placing:
             summary=f"{call}: {_shown(received)} to {made}",
             names=names,
             one_by_one=single,
-            unfollowed=self._unfollowed(found),
+            remarks=self._remarks(found, reading),
         )
         return placed, returned
 
-    def _unfollowed(self, found: UserClass) -> str:
+    def _remarks(self, found: UserClass, reading: Reading) -> tuple[str, ...]:
         """Return what the parser of the class's fork may do besides, unless the file says what it wants."""
         if found.source is None or found.name in (self._document.get("arguments") or {}):
-            return ""
+            return ()
         scale = self._scale().get("scale")
-        return fork_rules.of_yolov13(found.name, scale) or fork_rules.of_c3k2(found.name, found.module, scale)
+        block = fork_rules.of_block(found, reading.block, scale) if reading.block else ""
+        remarks = (fork_rules.of_yolov13(found, scale), block, fork_rules.of_older_parent(found.module))
+        return tuple(one for one in remarks if one)
 
     def _call(self, found: UserClass, reading: Reading) -> str:
         return f"{found.name}({', '.join(map(repr, reading.given(self._document.get('nc'))))})"
@@ -369,21 +380,4 @@ def _hint(found: UserClass, place: Place) -> str:
             "its constructor takes arguments by name alone, **kwargs, and its source does not say which: write a class "
             "derived from it whose constructor names them, `def __init__(self, c1, c2): super().__init__(...)`"
         )
-    if isinstance(found.module, type) and issubclass(found.module, Detect) and _is_of_older_detect(found.module):
-        return (
-            "its constructor hands its channels to Detect as the second argument, which they were in older releases; "
-            "Ultralytics' Detect takes (nc, reg_max, end2end, ch): write `super().__init__(nc, ch=ch)`"
-        )
-    return ""
-
-
-def _is_of_older_detect(module: type[nn.Module]) -> bool:
-    """Return whether a constructor calls `super().__init__(nc, ch)`."""
-    with suppress(OSError, TypeError):
-        return _TWO_BY_PLACE.search(getsource(module.__init__)) is not None
-    return False
-
-
-_TWO_BY_PLACE = re.compile(
-    r"(?:super\([^)]*\)\.__init__\(|Detect\.__init__\(\s*self\s*,)\s*[\w.]+\s*,\s*(?:ch|channels)\s*\)"
-)
+    return fork_rules.of_older_parent(found.module)

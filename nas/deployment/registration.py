@@ -15,7 +15,8 @@ from ultralytics.nn.modules import Detect
 from search_spaces.build import put, replace_layer
 from search_spaces.hosts import Channels, sites_in
 from search_spaces.operators.record import SiteKind
-from search_spaces.placed import STAND_IN, activated_as, has_plain_branches, repeated
+from search_spaces.parser_rules import has_plain_branches
+from search_spaces.placed import STAND_IN, activated_as, repeated, with_light_branches
 
 _WITHOUT_CHANNELS = ("nn.Upsample", "nn.Identity", "Concat")
 """Modules whose rows and layers do not say how many channels they get."""
@@ -43,8 +44,8 @@ class Layer:
     """Row of a class, or of a function that returns a layer.
 
     It stands in a file as `[from, repeats, NAME, [its arguments, {channels: behind the layer}]]`. The mapping may have
-    `names` of the last arguments, which are given by name, and `one_by_one: true` for a layer that takes its maps as
-    several arguments.
+    `names` of the last arguments, which are given by name, `one_by_one: true` for a layer that takes its maps as
+    several arguments, and the `block` of Ultralytics as which it decides the branches of the head.
     """
 
     source: int | list[int]
@@ -53,6 +54,7 @@ class Layer:
     arguments: list[Any]
     names: list[str]
     one_by_one: bool
+    block: str
 
 
 def register(rows: Mapping[str, Row], layers: Mapping[str, Callable[..., nn.Module]]) -> None:
@@ -72,12 +74,14 @@ def register(rows: Mapping[str, Row], layers: Mapping[str, Callable[..., nn.Modu
                 ours[index] = row, {**row.defaults, **given}
                 written[2:] = [row.stock, arguments]
         built, save = stock_parse_model(stock, ch, verbose)
-        is_plain = has_plain_branches(row[2] for row in every)
+        is_plain = has_plain_branches([*(row[2] for row in every), *(layer.block for layer in theirs.values())])
         with activated_as(built) if stock.get("activation") else nullcontext():
             for index, layer in theirs.items():
                 built[index] = _of_class(built[index], layer, is_plain=is_plain)
                 sources = [layer.source] if isinstance(layer.source, int) else layer.source
                 save = sorted([*save, *(one % index for one in sources if one != -1)])
+        if len(built) - 1 not in theirs and not is_plain:
+            built[-1] = with_light_branches(built[-1], d, stock_parse_model)
         for index, (row, parameters) in ours.items():
             c_in = _channels_before(built, index, ch) if row.stock in _WITHOUT_CHANNELS else 0
             built[index] = _with_operator(built[index], row, parameters, c_in)
@@ -97,6 +101,7 @@ def _layer(written: list[Any], layers: Mapping[str, Callable[..., nn.Module]], c
         arguments=arguments,
         names=behind.get("names", []),
         one_by_one=behind.get("one_by_one", False),
+        block=behind.get("block", ""),
     )
     return layer, behind["channels"]
 

@@ -347,7 +347,8 @@ def _plain_row(row: Sequence[Any], layer: Placed) -> list[Any]:
     channels = list(layer.channels) if isinstance(layer.channels, tuple) else layer.channels
     arguments = [list(one) if isinstance(one, tuple) else one for one in layer.reading.arguments]
     behind: dict[str, Any] = {"channels": channels}
-    behind |= ({"names": [*layer.names]} if layer.names else {}) | ({"one_by_one": True} if layer.one_by_one else {})
+    further = {"names": [*layer.names], "one_by_one": layer.one_by_one, "block": layer.reading.block}
+    behind |= {name: value for name, value in further.items() if value}
     written = [row[0], layer.repeats, _plain_name(row), [*arguments, behind]]
     try:
         _flow(written)

@@ -9,7 +9,9 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import nn
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Conv
 
 from nas.deployment import plain_process, standalone
 from search_spaces import OPERATORS, Architecture, Choice, build, yaml_text
@@ -339,6 +341,24 @@ class TestClassesOfAFork:
         assert repr(theirs[5]).count("ReLU") == repr(ours[5]).count("ReLU") > 0
         assert theirs[-1].nc == CLASSES
         assert theirs[-1].legacy is True
+
+    @pytest.mark.parametrize("line", ["", "arguments: {C3k2_Own: [in, out, repeats, rest]}\n"])
+    def test_class_taken_as_a_block_decides_the_branches_of_the_head(
+        self, line: str, as_module: Callable[[str], ModuleType], tmp_path: Path
+    ) -> None:
+        text = "from ultralytics.nn.modules import C3k2\n\n\nclass C3k2_Own(C3k2):\n    pass\n"
+        (tmp_path / "own.py").write_text(text, encoding="utf-8")
+        modules.load(tmp_path / "own.py")
+        written = "nc: 4\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 2, C3k2_Own, [32, False]]\nhead:\n"
+        (tmp_path / "mine.yaml").write_text(f"{line}{written}  - [[-1], 1, Detect, [nc]]\n", encoding="utf-8")
+        architecture = Architecture.of(str(tmp_path / "mine.yaml"), "", {})
+        document = architecture.document(CLASSES)
+        layers = standalone.placed_layers(document)
+        as_module(standalone.modules_text({}, name="mine", classes=standalone.row_classes(document, layers))[0])
+        plain = standalone.plain_model(architecture.to_yaml(CLASSES), document, layers)
+        theirs, _ = tasks.parse_model(yaml_text.parse_yaml(plain), 3, verbose=False)
+        theirs.load_state_dict(build.model(document, CLASSES).model.state_dict())
+        assert type(theirs[-1].cv3[0][0]) is (Conv if line else nn.Sequential)
 
     def test_class_that_has_no_place_of_its_own_is_refused(self, tmp_path: Path) -> None:
         text = "from torch import nn\n\n\ndef made():\n    class Gate(nn.Identity):\n        pass\n    return Gate\n"

@@ -21,6 +21,7 @@ from search_spaces import (
     joined_file,
     json_schema,
     load,
+    parser_rules,
     space_names,
     yaml_text,
 )
@@ -796,7 +797,7 @@ class TestBase:
         assert repr(ours) == repr(stock)
 
     def test_an_unknown_rule_about_scales_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(bases, "_with_scale_rules", lambda _module, arguments, _scale: list(arguments))
+        monkeypatch.setattr(parser_rules, "at_scale", lambda _module, arguments, _scale: list(arguments))
         bases._load.cache_clear()
         with pytest.raises(SpecError, match=r"at scale 'm' has rules that a YAML without scales cannot express$"):
             bases.load("yolo11{scale}.yaml", "m")

@@ -17,7 +17,6 @@ from ultralytics import YOLO
 from ultralytics.nn import modules as ultralytics_layers
 
 from search_spaces import OPERATORS, base, build, model_reader, placing, rows, space_file
-from search_spaces import placed as placed_layers
 from search_spaces.constructors import Place, readings
 from search_spaces.errors import SpecError
 from search_spaces.operators import Site, SiteKind, modules, user_classes
@@ -252,29 +251,6 @@ class Loud(nn.Module):
         line = "arguments: {Adjusted: [in, out, repeats, rest, false]}"
         assert f"`{line}` in the model file works, if it is what is meant" in str(caught.value)
         assert placed(model(tmp_path, *rows, more=line))[2].startswith("Adjusted(16, 16, 1, 8, False)")
-
-    @pytest.mark.parametrize(
-        ("scale", "expected"),
-        [
-            ("n", "write 4 for 8 in its row"),
-            ("s", ""),
-            ("l", "[in, out, repeats, rest, false]"),
-            ("x", "write 12 for 8"),
-        ],
-    )
-    def test_what_the_parser_of_yolov13_adds_by_scale_is_noted(self, scale: str, expected: str, tmp_path: Path) -> None:
-        load(tmp_path, "class HyperACE(nn.Module):\n    def forward(self, x):\n        return x[0]\n")
-        path = model(tmp_path, "[[0, 0], 1, HyperACE, []]", more=f"scales: {{{scale}: [1, 1, 64]}}")
-        notes = placed_layers.notes(build.skeleton(model_reader.model_document(str(path)), 2))[1:]
-        assert [expected in one for one in notes] == ([True] if expected else [])
-
-    @pytest.mark.parametrize(("scale", "is_deeper"), [("s", False), ("m", True)])
-    def test_what_forks_do_for_their_c3k2_is_noted(self, scale: str, is_deeper: bool, tmp_path: Path) -> None:
-        load(tmp_path, "class C3k2_Own(nn.Identity):\n    pass\n")
-        path = model(tmp_path, "[-1, 2, C3k2_Own, []]", more=f"scales: {{{scale}: [1, 1, 64]}}")
-        (note,) = placed_layers.notes(build.skeleton(model_reader.model_document(str(path)), 2))[1:]
-        assert note.startswith("C3k2_Own of own.py: built of its rows' arguments; it does not choose the head's")
-        assert ("c3k=True" in note) is is_deeper
 
     @pytest.mark.parametrize(
         ("row", "expected"),
