@@ -170,8 +170,8 @@ def missing_modules(document: Mapping[str, Any]) -> list[str]:
 
 
 def folder_of(document: Mapping[str, Any]) -> Path | None:
-    """Return the folder of the file that a document was read from; None if it does not say."""
-    return Path(document["yaml_file"]).parent if isinstance(document.get("yaml_file"), str) else None
+    """Return the folder of the file that a document was read from, as an absolute path; None if it does not say."""
+    return Path(document["yaml_file"]).absolute().parent if isinstance(document.get("yaml_file"), str) else None
 
 
 def lower_row(row: Sequence[Any], missing: Sequence[str]) -> Lowered | None:

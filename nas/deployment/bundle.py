@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from types import ModuleType
 
 from nas.deployment.source_file import Imported, SourceFile, Statement
 from search_spaces.errors import SpecError
+from search_spaces.operators.missing_imports import ULTRALYTICS, of_ultralytics
 
 _WIDTH = 120
 
@@ -158,7 +160,7 @@ class _Needed:
             return self._resolve_starred(file, name, (*through, file))
         source = self.find(imported.module)
         if source is None:
-            return imported
+            return _where_it_is(imported)
         found = None if imported.name is None else self._resolve(source, imported.name)
         if found is None:
             raise SpecError(
@@ -184,12 +186,29 @@ class _Needed:
 
 
 def _of_library(module: str, name: str) -> Imported | None:
+    library = _imported(module)
+    offered = getattr(library, "__all__", vars(library)) if library else ()
+    return Imported(module=module, name=name) if name in offered else _of_ultralytics(module, name)
+
+
+def _where_it_is(imported: Imported) -> Imported:
+    """Return an import of the file that has the name, if it is one of Ultralytics that a fork has elsewhere."""
+    if imported.name is None or hasattr(_imported(imported.module), imported.name):
+        return imported
+    return _of_ultralytics(imported.module, imported.name) or imported
+
+
+def _of_ultralytics(module: str, name: str) -> Imported | None:
+    """Return the import by which a name was found that a file of Ultralytics does not have, as the fork's has."""
+    found = of_ultralytics().get(name) if module.startswith(ULTRALYTICS) else None
+    return None if found is None else Imported(module=found.__module__, name=name)
+
+
+def _imported(module: str) -> ModuleType | None:
     try:
-        library = importlib.import_module(module)
+        return importlib.import_module(module)
     except ImportError:  # the file has run without it
         return None
-    offered = getattr(library, "__all__", vars(library))
-    return Imported(module=module, name=name) if name in offered else None
 
 
 def _require_copyable(file: SourceFile, statement: Statement, find: Callable[[str], SourceFile | None]) -> None:

@@ -30,7 +30,8 @@ _ERROR = "_nas_error"
 _EVERYTHING = "everything"
 """Name of what `from ... import *` imports."""
 
-_ULTRALYTICS = "ultralytics.nn"
+ULTRALYTICS = "ultralytics.nn"
+"""Beginning of the names of the modules in which names are looked up in all of Ultralytics' files of layers."""
 
 
 class _Missing(type):
@@ -180,7 +181,7 @@ class _Helper:
     def __call__(self, name: str, origin: str, error: ImportError) -> Any:
         """Return a class of Ultralytics that the import did not find where it looked, or else a stand-in."""
         with suppress(ImportError):
-            if self._absolute(origin).startswith(_ULTRALYTICS) and name in (known := _of_ultralytics()):
+            if self._absolute(origin).startswith(ULTRALYTICS) and name in (known := of_ultralytics()):
                 return known[name]
         self.errors.append(error)
         if name == _EVERYTHING:
@@ -190,8 +191,8 @@ class _Helper:
     def everything_of(self, origin: str) -> None:
         """Add what `__all__` of a file of Ultralytics leaves out, as forks list more in theirs."""
         absolute = self._absolute(origin)
-        if absolute.startswith(_ULTRALYTICS) and "nas_user_" not in absolute:
-            for name, value in _of_ultralytics().items():
+        if absolute.startswith(ULTRALYTICS) and "nas_user_" not in absolute:
+            for name, value in of_ultralytics().items():
                 self._namespace.setdefault(name, value)
 
     def class_of(self, name: str, error: Exception) -> Any:
@@ -222,7 +223,7 @@ def _unchanged(decorated: Any) -> Any:
     return decorated
 
 
-def _of_ultralytics() -> dict[str, Any]:
+def of_ultralytics() -> dict[str, Any]:
     """Return all that Ultralytics' files of layers define, whether or not they list it."""
     parts = [one for one in vars(ultralytics_modules).values() if isinstance(one, ModuleType)]
     return {

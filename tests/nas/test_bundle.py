@@ -65,6 +65,21 @@ def test_names_imported_with_a_star_are_found() -> None:
     assert run(made)["build"]() == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ultralytics.nn.modules import C3k as Made",
+        "from ultralytics.nn.modules.conv import C3k as Made",
+        "from ultralytics.nn.modules.of_a_fork import C3k as Made",
+        "from ultralytics.nn.modules.block import *\nMade = C3k",
+    ],
+)
+def test_name_of_ultralytics_that_a_fork_has_elsewhere_is_imported_from_where_it_is(line: str) -> None:
+    made = bundled({"a": f"{line}\ndef build():\n    return Made.__name__\n"}, "a.build")
+    assert made.imports.startswith("from ultralytics.nn.modules.block import C3k")
+    assert run(made)["build"]() == "C3k"
+
+
 def test_what_a_file_does_as_a_program_is_left_out() -> None:
     text = "def build(x):\n    return x\nif __name__ == '__main__':\n    x = build(open('data'))\n"
     assert "open" not in bundled({"a": text}, "a.build").body

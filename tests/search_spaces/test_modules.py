@@ -194,10 +194,10 @@ class TestModel:
 from search_spaces import Architecture
 from pathlib import Path
 from ultralytics import YOLO
-print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in YOLO("model.yaml").model.parameters()))
+print(sum(p.numel() for p in YOLO("model.yaml").model.parameters()), Architecture.read(Path("model.yaml")).fingerprint)
 """
         size = sum(p.numel() for p in build.model(architecture.document(3), 3).parameters())
-        assert alone(code, folder) == f"{architecture.fingerprint} {size}"
+        assert alone(code, folder) == f"{size} {architecture.fingerprint}"
 
     def test_untrusted_operator_file_is_not_run(self, tmp_path: Path) -> None:
         (tmp_path / "theirs.py").write_text("open('ran.txt', 'w').close()", encoding="utf-8")

@@ -73,19 +73,33 @@ def test_layer_of_another_repository_that_only_moves_or_adds_numbers_keeps_every
     assert [operator_contract.check(one) for one in found] == [(), ()]
 
 
-def test_pooling_that_cannot_be_exported_gets_a_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "why", "remedy"),
+    [
+        (
+            "(None, 1)",
+            "adaptive pooling, since output_size is not constant",
+            "nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports",
+        ),
+        (
+            "5",
+            "adaptive_avg_pool2d, input size not accessible",
+            "ONNX cannot pool to a size that does not divide the map's; nas export --formats openvino,torchscript can",
+        ),
+    ],
+)
+def test_pooling_that_cannot_be_exported_gets_a_remedy(size: str, why: str, remedy: str, tmp_path: Path) -> None:
     text = "from torch import nn\n\nclass Rows(nn.Module):\n    def __init__(self, c1):\n        super().__init__()\n"
-    text += "        self.pool, self.conv = nn.AdaptiveAvgPool2d((None, 1)), nn.Conv2d(c1, c1, 1)\n\n"
-    text += "    def forward(self, x):\n        return x * self.conv(self.pool(x)).sigmoid()\n"
+    text += f"        self.pool, self.conv = nn.AdaptiveAvgPool2d({size}), nn.Conv2d(c1, c1, 1)\n\n"
+    text += "    def forward(self, x):\n        gate = self.conv(self.pool(x)).sigmoid()\n"
+    text += "        return x * nn.functional.interpolate(gate, x.shape[2:])\n"
     (tmp_path / "fork.py").write_text(text, encoding="utf-8")
     modules.load(tmp_path / "fork.py")
     rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "Rows", []]]
     document = {"nc": 2, "backbone": rows, "head": [[[1], 1, "Detect", ["nc"]]]}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))
     ((failure,),) = export_contract.check(layer_contract.cases(base.load(str(tmp_path / "mine.yaml"), ""))).values()
-    assert failure.seen.startswith("raises SymbolicValueError: Unsupported: ONNX export of operator adaptive pooling, ")
-    assert failure.seen.endswith("; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports")
-    assert "Please" not in failure.seen
+    assert failure.seen == f"raises SymbolicValueError: Unsupported: ONNX export of operator {why}; {remedy}"
 
 
 STRIDES = """

@@ -1,5 +1,6 @@
 """Probing of modules, for all contracts: isolation, random weights, comparison of outputs."""
 
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -92,11 +93,16 @@ def describe(error: BaseException) -> str:
 
 def explained(error: BaseException) -> str:
     """Return an exception's message in one line of at most 300 characters, and what helps against a frequent one."""
-    text = unwrapped(error).partition(_OF_EXPORTER)[0]
-    return text[:300] + (_MEAN if _POOLING in text else "")
+    text = _OF_EXPORTER.sub("", unwrapped(error))
+    return text[:300] + next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
 
 
-_OF_EXPORTER = ".. Please feel free to request support"
-"""Beginning of the text that PyTorch's exporter adds to each of its errors."""
-_POOLING = "operator adaptive pooling"
-_MEAN = "; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports"
+_OF_EXPORTER = re.compile(r"[. ]*Please feel free to request support.*")
+"""Text that PyTorch's exporter adds to each of its errors."""
+_REMEDIES = {
+    "operator adaptive pooling": "; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports",
+    "operator adaptive_": (
+        "; ONNX cannot pool to a size that does not divide the map's; nas export --formats openvino,torchscript can"
+    ),
+}
+"""What helps against an error of PyTorch's exporter, by a part of its message."""
