@@ -185,6 +185,12 @@ def _is_changed(path: Path) -> bool:
     return isinstance(origin, Mapping) and bool(origin.get("insert") or origin.get("stock"))
 
 
+def _require_rgb(document: Mapping[str, Any]) -> None:
+    channels = model_file.image_channels(document)
+    if channels != model_file.IMAGE_CHANNELS:
+        raise SpecError(f"channels: images of {model_file.IMAGE_CHANNELS} channels are searched on, got {channels}")
+
+
 @cache
 def _load(path: Path, scale: str) -> Base:
     try:
@@ -192,6 +198,7 @@ def _load(path: Path, scale: str) -> Base:
     except SpecError as error:
         raise error.within("base") from None
     try:
+        _require_rgb(document)
         model_checks.require_trainable(document)
         build.require_raw_predictions(document)
     except SpecError as error:

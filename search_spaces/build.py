@@ -112,7 +112,8 @@ def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
     """
     require_detection(document, or_counted=True)
     with torch.device("meta"), errors_with_address(document, BUILD_ERRORS):
-        built, _ = tasks.parse_model({**_with_scale(document), "nc": classes}, ch=3, verbose=False)
+        copied = {**_with_scale(document), "nc": classes}
+        built, _ = tasks.parse_model(copied, ch=model_file.image_channels(document), verbose=False)
     for (place, row), layer in zip(model_file.addressed(document), built, strict=True):
         if layer.np > _MOST_PARAMS:
             raise SpecError(f"{place}: {row[2]} would have {layer.np:.1e} parameters; see its arguments, {row[3]}")
@@ -173,7 +174,8 @@ def require_raw_predictions(document: Mapping[str, Any]) -> None:
     if found is None:
         return
     with addressed(document):
-        returned = pass_through(skeleton(document, document["nc"]))[-1].returned
+        channels = model_file.image_channels(document)
+        returned = pass_through(skeleton(document, document["nc"]), channels=channels)[-1].returned
     raw: Any = returned.get("one2many", returned) if isinstance(returned, Mapping) else {}
     if not {"boxes", "scores", "feats"} <= {*raw}:
         raise SpecError(
@@ -192,17 +194,20 @@ def require_passable(document: Mapping[str, Any]) -> None:
     head = model_file.head(document)
     if head is not None and (is_detection_head(head[2]) or user_rows.user_class(head) is not None):
         with addressed(document):
-            pass_through(skeleton({"nc": 80, **document}, document.get("nc", 80)))
+            built = skeleton({"nc": 80, **document}, document.get("nc", 80))
+            pass_through(built, channels=model_file.image_channels(document))
 
 
-def pass_through(built: nn.Sequential, image_size: int = 256) -> tuple[Traced, ...]:
+def pass_through(
+    built: nn.Sequential, image_size: int = 256, *, channels: int = model_file.IMAGE_CHANNELS
+) -> tuple[Traced, ...]:
     """Pass an image through layers on the meta device.
 
     Raises:
         LayerError: a layer does not take what it is given.
     """
     built[-1].training = True  # raw outputs: decoding needs strides, which the head does not have yet
-    return tuple(trace(built, torch.zeros(1, 3, image_size, image_size, device="meta")))
+    return tuple(trace(built, torch.zeros(1, channels, image_size, image_size, device="meta")))
 
 
 def replace_layer(layer: nn.Module, module: nn.Module) -> nn.Module:

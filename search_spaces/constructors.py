@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from search_spaces import named_values
 from search_spaces.errors import SpecError
 from search_spaces.operators import constructor_names
 
@@ -82,17 +83,23 @@ def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) ->
     return list(distinct.values())
 
 
+def with_named_values(reading: Reading, module: type[nn.Module]) -> Reading:
+    """Return a reading with the classes and activations that its words name."""
+    return replace(reading, arguments=named_values.resolved(reading.arguments, constructor_names.arguments(module)))
+
+
 def _has_text_for_channels(module: type[nn.Module], given: Sequence[Any]) -> bool:
     """Return whether a text stands where a constructor takes channels: it would count its letters, `len(channels)`.
 
     That is a parameter whose name says so, or, beside one whose default is a text, one that must be given.
     """
     parameters = constructor_names.arguments(module)
-    texts = [isinstance(one.default, str) or one.annotation in {str, "str"} for one in parameters]
+    texts = [named_values.is_text(one) for one in parameters]
     names = [one.name for one in parameters]
     return any(
         isinstance(value, str)
         and not is_text
+        and named_values.value_of(value) is None
         and (
             (position == 0 and constructor_names.is_input(names[0]))
             or (position == 1 and constructor_names.is_output(names[1], after=names[0]))
@@ -222,6 +229,8 @@ class _Reader:
                 yield self._out(self._first, self._row[1:])
             yield from self._with_further()
             yield from self._with_out(self._first)
+            if self._row and isinstance(self._row[0], list):  # channels of several maps behind it
+                yield self._given(self._first, *self._row)
             yield self._plain()
             yield self._given(self._first, self._first, *self._repeats(), *self._row, repeats=self._takes_repeats)
             return

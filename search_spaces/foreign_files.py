@@ -108,6 +108,8 @@ def _with_two_sections(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], 
     if isinstance(neck, list) and isinstance(changed.get("head"), list):
         changed["head"] = [*neck, *changed["head"]]
         notes.append("neck: its rows are read as the first of `head`, as forks with such a section do")
+    if "ch" in changed and "channels" not in changed:  # the YOLOv5 repository's name, and Ultralytics' until 8.3
+        changed["channels"] = changed.pop("ch")
     scales = document.get("scales")
     if isinstance(scales, Mapping) and any(isinstance(one, list) and len(one) > _OF_A_SCALE for one in scales.values()):
         changed["scales"] = {name: one[:_OF_A_SCALE] if isinstance(one, list) else one for name, one in scales.items()}
@@ -280,6 +282,29 @@ def _is_old_output(row: Row, document: Mapping[str, Any]) -> bool:
     return is_foreign(row, document) and bool(row[3]) and bool(_OLD_OUTPUT.fullmatch(str(row[3][0])))
 
 
+_KERNELS = range(1, 15, 2)
+_WITH_INPUT = 3
+"""Least arguments of `nn.Conv2d` as PyTorch has it: channels before and behind it, and the kernel."""
+
+
+def _is_without_input(row: Row) -> bool:
+    """Return whether a row of `nn.Conv2d` gives its output channels first, `[256, 1]`, as in YOLOv7 and forks.
+
+    Ultralytics' parser gives the row to PyTorch as it is, and counts on equal channels before and behind the layer.
+    """
+    match row[3]:
+        case [int(channels), int(kernel), *_]:
+            return kernel in _KERNELS and (channels != kernel or len(row[3]) < _WITH_INPUT)
+        case _:
+            return False
+
+
+def _conv2d(row: Row, document: Mapping[str, Any]) -> Row:
+    if _is_old_output(row, document):
+        return [row[0], row[1], "nn.Identity", []]
+    return [row[0], row[1], yolov7_files.BARE, row[3]]
+
+
 def _segment(row: Row, _document: Mapping[str, Any]) -> Row:
     """Convert `[classes, anchors, masks, prototypes]`."""
     classes, anchors, *others = row[3]
@@ -437,9 +462,10 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
     ),
     **{name: ForeignModule(row=_refused_head(task)) for task, names in _OTHER_TASKS.items() for name in names},
     "nn.Conv2d": ForeignModule(
-        applies=_is_old_output,
-        row=lambda row, _document: [row[0], row[1], "nn.Identity", []],
-        note="the last convolution of a head in the first YOLOv5 releases; it is part of the head that is built",
+        applies=lambda row, document: _is_old_output(row, document) or _is_without_input(row),
+        row=_conv2d,
+        note="the last convolution of a head in the first YOLOv5 releases is part of the head that is built; any other "
+        "row gives the channels behind it, as in YOLOv7 and forks: those before it are found",
     ),
     layers.DOWNLOADING: ForeignModule(
         applies=_is_of_classifier,

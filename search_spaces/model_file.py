@@ -53,6 +53,15 @@ def head(document: Mapping[str, Any]) -> Any:
     return last if is_row(last) else None
 
 
+IMAGE_CHANNELS = 3
+"""Channels of an image, if a file does not say."""
+
+
+def image_channels(document: Mapping[str, Any]) -> int:
+    """Return the channels of the images that a document without mistakes is for: `channels`, or 3."""
+    return document.get("channels") or IMAGE_CHANNELS
+
+
 def modules(document: Mapping[str, Any]) -> list[str]:
     """Return the operators' files that a model file names: `nas: {modules: [my.py]}` or `modules: [my.py]`."""
     origin = document.get("nas")

@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedParameter
 from ultralytics.nn import tasks
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import constructors, fork_rules, model_file, one_by_one, user_rows
+from search_spaces import constructors, fork_rules, model_file, named_values, one_by_one, user_rows
 from search_spaces import placed as placed_layers
 from search_spaces.constructors import Place, Reading
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
@@ -33,6 +33,9 @@ _IMAGE_SIZE = 256
 
 _OF_HEADS = ("reg_max", "end2end")
 """Settings of a file that Ultralytics' parser gives to heads."""
+
+_SETTINGS = (*_OF_HEADS, "kpt_shape", "scale")
+"""Settings of a file that its rows may name."""
 
 _SHOWN = 3
 """Most readings that a message lists."""
@@ -74,13 +77,8 @@ def place_first(document: Mapping[str, Any], found: UserClass) -> Placed:
     Raises:
         SpecError: the class takes none of the readings of its arguments.
     """
-    channels = document.get("channels") or document.get("ch") or _OF_AN_IMAGE
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        return _Placing(tasks.parse_model, document, channels).all({0: found})[0]
-
-
-_OF_AN_IMAGE = 3
-"""Channels of an image, if a file does not say."""
+        return _Placing(tasks.parse_model, document, model_file.image_channels(document)).all({0: found})[0]
 
 
 def _key(document: Mapping[str, Any], rows: Sequence[Any], found: Mapping[int, UserClass], channels: int) -> str:
@@ -167,6 +165,7 @@ class _Placing:
             blocks = self._as_block(found, arguments, place)
             others = read(found.module, arguments, place)
             options = [*blocks, *(one for one in others if one.arguments not in [each.arguments for each in blocks])]
+        options = [constructors.with_named_values(one, found.module) for one in options]
         if found.source is None:  # what our layers take is known: another reading would only hide a wrong argument
             options = options[:1]
         several = len(received) if place.reads_list and not is_head else 1
@@ -276,7 +275,7 @@ class _Placing:
         return tuple(one for one in remarks if one)
 
     def _call(self, found: UserClass, reading: Reading) -> str:
-        return f"{found.name}({', '.join(map(repr, reading.given(self._document.get('nc'))))})"
+        return f"{found.name}({', '.join(map(named_values.shown, reading.given(self._document.get('nc'))))})"
 
     def _image(self) -> Tensor:
         return torch.zeros(1, self._channels, _IMAGE_SIZE, _IMAGE_SIZE, device="meta")
@@ -301,8 +300,15 @@ class _Placing:
         return channels if channels == self._document.get("nc") else int(make_divisible(min(channels, most) * width, 8))
 
     def _evaluated(self, arguments: Sequence[Any], *, is_head: bool) -> list[Any]:
-        """Evaluate words as `parse_model` does: `None` is None, and `nc`, which stays open in a head, the classes."""
-        variables = {"nc": "nc" if is_head else self._document.get("nc")}
+        """Evaluate words as `parse_model` does: its variables, and `nc`, which stays open in a head, the classes."""
+        depth, width, most = self._factors()
+        variables = {
+            **{name: self._document[name] for name in _SETTINGS if self._document.get(name) is not None},
+            "depth": depth,
+            "width": width,
+            "max_channels": most,
+            "nc": "nc" if is_head else self._document.get("nc"),
+        }
         return [variables.get(one, model_file.evaluated(one)) if isinstance(one, str) else one for one in arguments]
 
 

@@ -42,6 +42,26 @@ class ActivatedConv(Conv):
         super().__init__(c_in, c_out, k, s, p, g, act=getattr(nn, act)(*given))
 
 
+class BareConv(nn.Conv2d):
+    """Convolution without norm and activation; its row gives the channels behind it, and not those before it.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        k: kernel size.
+        s: stride.
+        p: padding.
+        d: dilation.
+        g: groups.
+        bias: whether it has one.
+    """
+
+    def __init__(
+        self, c_in: int, c_out: int, k: int, s: int = 1, p: int = 0, d: int = 1, g: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(c_in, c_out, k, s, p, d, g, bias)
+
+
 class ReOrg(nn.Module):
     """Move each 2x2 square of pixels into channels: `(n, c, h, w) -> (n, 4 * c, h / 2, w / 2)`."""
 
@@ -308,6 +328,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     f"{PREFIX}{layer.__name__}": layer
     for layer in (
         ActivatedConv,
+        BareConv,
         ReOrg,
         DownC,
         DownD,

@@ -32,6 +32,8 @@ Ultralytics' `Conv` has the dilation there.
 """
 _ACTIVATED = f"{yolov7.PREFIX}ActivatedConv"
 """Row of a convolution with an activation of its own; no repository has a layer of that name."""
+BARE = f"{yolov7.PREFIX}BareConv"
+"""Row of `nn.Conv2d` as the parser of the YOLOv7 repository reads it."""
 _POOLED = [5, 9, 13]
 """Kernels of the maxima in `SPPCSPC`."""
 
@@ -172,7 +174,7 @@ MODULES: dict[str, ForeignModule] = {
     "SPPCSPC": ForeignModule(applies=is_foreign, row=_sppcspc),
     "SPPFCSPC": ForeignModule(row=_sppfcspc),
     "BottleneckCSPA": ForeignModule(applies=is_foreign, row=same_arguments("C3")),
-    **layers_of(yolov7.PREFIX, yolov7.LAYERS.keys() - {_ACTIVATED}),
+    **layers_of(yolov7.PREFIX, yolov7.LAYERS.keys() - {_ACTIVATED, BARE}),
     "IDetect": ForeignModule(
         row=_detect,
         printed_row=_implicit_detect,

@@ -31,7 +31,7 @@ _OUTPUT = _words(
 )
 _SAME = _words(
     """
-    c c_ ch chan channel channels chn d_model dim dims embed_dim feature_dim features gate_channel
+    c c_ ch chan channel channels chn d_model dim dims embed_dim embedding_dim feature_dim features gate_channel
     gate_channels k_channels n_channels n_feat n_feats nf num_channels num_features planes
     """
 )

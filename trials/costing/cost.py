@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build, model_checks
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build, model_checks, model_file
 from search_spaces.errors import CostError, SpecError
 from search_spaces.hosts import HOSTS, WHOLE
 from search_spaces.meta_device import is_of_user, unwrapped
@@ -108,7 +108,8 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
     model_checks.require_detection(document)
     document = auxiliary.without_branch(document) if deployed else document
     try:
-        steps = traced(build.skeleton(document, classes), image_size)
+        built = build.skeleton(document, classes)
+        steps = traced(built, image_size, channels=model_file.image_channels(document))
     except CostError as error:
         try:
             build.require_passable(document)  # at another size: a row that fails there too is wrong by itself

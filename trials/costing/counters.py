@@ -9,7 +9,7 @@ import thop
 import torch
 from torch import Tensor, nn
 
-from search_spaces import OPERATORS, build
+from search_spaces import OPERATORS, build, model_file
 from search_spaces.operators import Operator
 from search_spaces.printed import PRINTED
 from trials.costing import dispatch
@@ -44,7 +44,8 @@ def count(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleC
         if record.extra_macs is not None
     }
     counted = 0
-    for step in traced(build.skeleton(document, classes), image_size):
+    channels = model_file.image_channels(document)
+    for step in traced(build.skeleton(document, classes), image_size, channels=channels):
         if dispatch.is_counted_here(step.layer):  # its operations were counted; a counter of modules may not run it
             counted += dispatch.count(step.layer, step.received).macs
             continue

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from search_spaces import Architecture, Choice, SearchSpace, Slot, build
+from search_spaces import Architecture, Choice, SearchSpace, Slot, build, model_file
 from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.errors import CostError
@@ -24,7 +24,7 @@ from search_spaces.placed import as_raw_head
 from search_spaces.scaling import Scaling
 from search_spaces.trace import Traced, trace
 
-IMAGE_CHANNELS = 3
+IMAGE_CHANNELS = model_file.IMAGE_CHANNELS
 
 Value = TypeVar("Value")
 Number = TypeVar("Number", int, float)
@@ -157,7 +157,7 @@ class _LayersAtScaling(Generic[Value]):
         return self._insertions[after, choice]
 
 
-def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
+def traced(layers: nn.Sequential, image_size: int, *, channels: int = IMAGE_CHANNELS) -> list[Traced]:
     """Run one image through a model's layers on the meta device and return each with its input and output.
 
     Raises:
@@ -167,16 +167,16 @@ def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
     if is_of_user(head):
         as_raw_head(head, len(head.f))
     head.stride = torch.full((head.nl,), 32.0)  # any number: decoding on the meta device only needs one
-    return passed_through(layers, image_size)
+    return passed_through(layers, image_size, channels=channels)
 
 
-def passed_through(layers: nn.Sequential, image_size: int) -> list[Traced]:
+def passed_through(layers: nn.Sequential, image_size: int, *, channels: int = IMAGE_CHANNELS) -> list[Traced]:
     """Run one image through layers on the meta device, whose head has its strides if it needs them.
 
     Raises:
         CostError: the model does not take images of that size.
     """
-    image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
+    image = torch.zeros(1, channels, image_size, image_size, device="meta")
     try:
         return trace(layers, image)
     except Exception as error:

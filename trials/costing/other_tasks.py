@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules.block import C2fAttn, ImagePoolingAttn
 from ultralytics.nn.modules.head import Detect, WorldDetect, YOLOEDetect
 
-from search_spaces import OPERATORS, build, model_checks
+from search_spaces import OPERATORS, build, model_checks, model_file
 from search_spaces.trace import Traced
 from trials.costing import cost
 from trials.costing.cost import Cost, LayerCost, count_layer, total
@@ -59,7 +59,8 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
     for index, layer in enumerate(layers):
         if isinstance(layer, C2fAttn | ImagePoolingAttn | WorldDetect | YOLOEDetect):
             layers[index] = build.replace_layer(layer, _WithText(layer, text))
-    return total([_count(step, deployed=deployed) for step in passed_through(layers, image_size)], image_size, deployed)
+    steps = passed_through(layers, image_size, channels=model_file.image_channels(document))
+    return total([_count(step, deployed=deployed) for step in steps], image_size, deployed)
 
 
 class _WithText(nn.Module):
