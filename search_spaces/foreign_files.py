@@ -305,24 +305,65 @@ def _conv2d(row: Row, document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], yolov7_files.BARE, row[3]]
 
 
+_MASKS = "[nc, anchors, masks, prototypes]"
+
+
 def _segment(row: Row, _document: Mapping[str, Any]) -> Row:
-    """Convert `[classes, anchors, masks, prototypes]`."""
-    classes, anchors, *others = row[3]
-    if anchors != "anchors" and not isinstance(anchors, list):
-        raise ValueError("[nc, anchors, masks, prototypes] is expected")
+    """Convert `[classes, anchors, masks, prototypes]`, or the same without anchors."""
+    classes, *others = row[3]
+    if others and (others[0] == "anchors" or isinstance(others[0], list)):
+        del others[0]
+    if not all(type(one) is int for one in others):
+        raise ValueError(f"{_MASKS} is expected")
     return [row[0], row[1], "Segment", [classes, *others]]
 
 
-def _refused_head(task: str) -> Convert:
-    """Return the conversion of a head for another task, which refuses it."""
+def _segment_printed(implicit: str) -> Convert:
+    """Return the conversion of a head for masks to one that is only counted; `implicit` is the repository's."""
 
-    def convert(_row: Row, _document: Mapping[str, Any]) -> Row:
-        raise SpecError(
-            f"a head for {task} of that repository, which is neither counted nor searched: with `Detect, [nc]` in its "
-            "place the file is a detector's, and --modules FILE.py with the class counts it as it is"
-        )
+    def convert(row: Row, document: Mapping[str, Any]) -> Row:
+        source, repeats, _, (classes, *given) = _segment(row, document)
+        masks, hidden = [*given, *_OF_MASKS[len(given) :]]
+        if len(row[3]) == 1 + len(given):  # no anchors
+            return [source, repeats, "yolov9.Segment", [classes, masks, hidden]]
+        hidden = make_divisible(hidden * _width(document), 8)
+        return [source, repeats, implicit, [classes, anchors_of_a_map(document), masks, hidden]]
 
     return convert
+
+
+_OF_MASKS = [32, 256]
+"""Prototypes of masks, and channels of the layers that make them, if a row does not say."""
+
+
+def _numbered(module: str, defaults: Sequence[int], *, form: str) -> Convert:
+    """Return the conversion of a head of the YOLOv9 repository whose arguments are numbers."""
+
+    def convert(row: Row, _document: Mapping[str, Any]) -> Row:
+        classes, *given = row[3]
+        if len(given) > len(defaults) or not all(type(one) is int for one in given):
+            raise ValueError(f"{form} is expected")
+        return [row[0], row[1], module, [classes, *given, *defaults[len(given) :]]]
+
+    return convert
+
+
+def _anchored(module: str) -> Convert:
+    """Return the conversion of a head of the YOLOv7 repository that predicts from anchors."""
+
+    def convert(row: Row, document: Mapping[str, Any]) -> Row:
+        return [row[0], row[1], module, [classes_of(row, form=ANCHORED), anchors_of_a_map(document)]]
+
+    return convert
+
+
+def _key_points(row: Row, document: Mapping[str, Any]) -> Row:
+    """Convert `[classes, anchors, key points]`; the file's `dw_conv_kpt` asks for a stack of convolutions."""
+    classes, _, points = row[3]
+    if type(points) is not int or points < 1:
+        raise ValueError("[nc, anchors, nkpt] is expected")
+    given = [classes, anchors_of_a_map(document), points, int(bool(document.get("dw_conv_kpt")))]
+    return [row[0], row[1], "yolov7.IKeypoint", given]
 
 
 def _is_of_classifier(_row: Row, document: Mapping[str, Any]) -> bool:
@@ -368,13 +409,14 @@ def _values(operator: str, parameter: str) -> tuple[Any, ...]:
     return OPERATORS[operator].parameter(parameter).allowed
 
 
-_OTHER_TASKS = {
-    "key points": ("IKeypoint",),
-    "boxes from bins": ("IBin",),
-    "masks": ("DSegment", "DualDSegment", "ISegment"),
-    "panoptic segmentation": ("Panoptic",),
+_OTHER_TASKS: dict[str, Convert] = {
+    "IBin": _anchored("yolov7.IBin"),
+    "IKeypoint": _key_points,
+    "DSegment": _numbered("yolov9.DSegment", _OF_MASKS, form="[nc, masks, prototypes]"),
+    "DualDSegment": _numbered("yolov9.DualDSegment", _OF_MASKS, form="[nc, masks, prototypes]"),
+    "Panoptic": _numbered("yolov9.Panoptic", [93, *_OF_MASKS], form="[nc, stuff, masks, prototypes]"),
 }
-"""Heads of the YOLOv7 and YOLOv9 repositories that are not read, by what they are for."""
+"""Conversions of heads of the YOLOv7 and YOLOv9 repositories that nothing of Ultralytics is like."""
 
 
 FOREIGN_MODULES: dict[str, ForeignModule] = {
@@ -455,12 +497,25 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
         "larger and is what is trained; --as-printed counts the other",
         printed_note=AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
     ),
-    "Segment": ForeignModule(
-        applies=lambda row, document: is_foreign(row, document) and "anchors" in row[3],
-        row=_segment,
-        note="the YOLOv5 repository's head predicts from anchors. Built: Ultralytics' head, which needs none",
-    ),
-    **{name: ForeignModule(row=_refused_head(task)) for task, names in _OTHER_TASKS.items() for name in names},
+    **{
+        name: ForeignModule(
+            applies=is_foreign,
+            row=_segment,
+            printed_row=_segment_printed(printed),
+            note="the head of the YOLOv5 or YOLOv7 repository predicts from anchors, and YOLOv9's enlarges prototypes "
+            "without weights. Built: Ultralytics' head, which does neither; --as-printed counts the other",
+            printed_note=AS_PRINTED + "the head of its own repository, whose prototypes are enlarged without weights",
+        )
+        for name, printed in (("Segment", "yolov5.Segment"), ("ISegment", "yolov7.ISegment"))
+    },
+    **{
+        name: ForeignModule(
+            applies=is_without_mapping,
+            row=convert,
+            note="a head of the YOLOv7 or YOLOv9 repository for another task than boxes: it is counted as it is there",
+        )
+        for name, convert in _OTHER_TASKS.items()
+    },
     "nn.Conv2d": ForeignModule(
         applies=lambda row, document: _is_old_output(row, document) or _is_without_input(row),
         row=_conv2d,

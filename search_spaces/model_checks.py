@@ -15,6 +15,7 @@ from search_spaces import (
     foreign_module,
     layers,
     model_file,
+    other_heads,
     pgi,
     pgi_setting,
     printed,
@@ -38,7 +39,7 @@ COUNTED_HEADS = (
 WHOLE_BACKBONE = 5
 """Layers as which a row that is a whole backbone counts (`search_spaces.whole_backbone`)."""
 
-HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS}
+HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS, **other_heads.HEADS}
 """Heads of this package: `(classes, *arguments, reg_max=, ch=)`; each replaces a `Detect` of equal inputs."""
 
 
@@ -103,7 +104,8 @@ def is_detection_head(module: str) -> bool:
 
 def is_counted_only(document: Mapping[str, Any]) -> bool:
     """Return whether a document without mistakes is a model that is counted and not searched."""
-    return document["head"][-1][2] in COUNTED_HEADS
+    head = document["head"][-1][2]
+    return head in COUNTED_HEADS or head in other_heads.HEADS
 
 
 def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str]:
@@ -112,6 +114,8 @@ def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str
     if not model_file.is_row(row):
         return []
     source, _, head, arguments = row
+    if head in other_heads.HEADS and not or_counted:
+        return [f"{place}: only detection models can be searched, got {head}; nas cost counts this one"]
     if head not in DETECTION_HEADS and head not in HEADS:
         if user_rows.user_class(row) is not None:  # it can be counted; `require_trainable` refuses it elsewhere
             return [] if isinstance(source, list) else [f"{place}: {head} reads a list of layers, got {source!r}"]

@@ -642,13 +642,6 @@ def test_block_of_a_fork_is_no_row_of_this_package(row: list[Any], expected: str
     assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize("head", ["IKeypoint", "IBin", "Panoptic", "DualDSegment"])
-def test_head_for_another_task_is_refused_with_what_can_be_done(head: str) -> None:
-    (mistake,) = mistakes(with_head(head, ["nc", "anchors"], anchors=3))
-    assert mistake.startswith(f"head[0]: {head}: a head for ")
-    assert "`Detect, [nc]` in its place" in mistake
-
-
 def test_segmentation_of_yolov5_is_read_without_its_anchors() -> None:
     document = with_head("Segment", ["nc", "anchors", 32, 64], anchors=3)
     assert foreign_files.translate(document).document["head"][0][3] == ["nc", 32, 64]
