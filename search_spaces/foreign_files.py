@@ -323,7 +323,7 @@ def _segment_printed(implicit: str) -> Convert:
 
     def convert(row: Row, document: Mapping[str, Any]) -> Row:
         source, repeats, _, (classes, *given) = _segment(row, document)
-        masks, hidden = [*given, *_OF_MASKS[len(given) :]]
+        masks, hidden = list(given) + _OF_MASKS[len(given) :]
         if len(row[3]) == 1 + len(given):  # no anchors
             return [source, repeats, "yolov9.Segment", [classes, masks, hidden]]
         hidden = make_divisible(hidden * _width(document), 8)
