@@ -63,7 +63,7 @@ def require_detection(document: Mapping[str, Any], *, or_counted: bool = False) 
     if model_file.has_rows(document):
         arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
         mistakes = [mistake for mistake in mistakes if not mistake.startswith(arguments_of_these)]
-        mistakes += wrong_modules
+        mistakes += [*wrong_modules, *_further_heads(document)]
         if not any(mistake.startswith(f"head[{len(document['head']) - 1}]:") for mistake in wrong_modules):
             mistakes += _head_mistakes(document, or_counted=or_counted)
     if not pgi_setting.is_pgi(document.get("pgi", False)):
@@ -108,6 +108,16 @@ def is_counted_only(document: Mapping[str, Any]) -> bool:
     return head in COUNTED_HEADS or head in other_heads.HEADS
 
 
+def _further_heads(document: Mapping[str, Any]) -> list[str]:
+    """Return a mistake for each head that is not the last row: the model would be one of several tasks."""
+    heads = {*DETECTION_HEADS, *COUNTED_HEADS, *HEADS}
+    return [
+        f"{place}: {row[2]} is a head, which is expected in the last row alone"
+        for place, row in model_file.addressed(document)[:-1]
+        if model_file.is_row(row) and row[2] in heads
+    ]
+
+
 def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str]:
     """Return the mistakes of the last row as the head of a detection model, or of one that is only counted."""
     row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
@@ -121,12 +131,11 @@ def _head_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str
             return [] if isinstance(source, list) else [f"{place}: {head} reads a list of layers, got {source!r}"]
         if or_counted and head in COUNTED_HEADS:
             return []
-        possible = " or ".join(DETECTION_HEADS)
-        elsewhere = "nas yolo trains a model for another task as it is"
-        if or_counted:
-            return [f"{place}: {head} cannot be counted ({', '.join(DETECTION_HEADS + COUNTED_HEADS)}); {elsewhere}"]
-        counted = "nas cost counts this one, and " if head in COUNTED_HEADS else ""
-        return [f"{place}: only detection models can be searched, got {head} ({possible}); {counted}{elsewhere}"]
+        possible = DETECTION_HEADS + COUNTED_HEADS if or_counted else DETECTION_HEADS
+        if head not in COUNTED_HEADS:
+            return [f"{place}: a head is expected in the last row, got {head} ({', '.join(possible)})"]
+        counted = "nas cost counts this one, and nas yolo trains a model for another task as it is"
+        return [f"{place}: only detection models can be searched, got {head} ({' or '.join(possible)}); {counted}"]
     if not _takes(head, arguments):
         return [f"{place}: {head}: the number of classes is expected, [nc], got {shortened(arguments)}"]
     if head in HEADS and not isinstance(source, list):

@@ -114,14 +114,15 @@ def _read(document: Mapping[str, Any], *, as_printed: bool, or_counted: bool) ->
         missing = user_modules.load_trusted(named, Path(document["yaml_file"]).parent)
     except SpecError as error:
         raise SpecError([*error.mistakes, *model_file.mistakes(document)]) from None
-    document, notes = whole_backbone.expanded(document)
+    expanded, notes = whole_backbone.expanded(document)
     try:
-        reading = foreign_files.translate(document, as_printed=as_printed)
+        reading = foreign_files.translate(expanded, as_printed=as_printed)
     except SpecError as error:
-        raise SpecError([*error.mistakes, *_other_mistakes(document, or_counted=or_counted)]) from None
+        raise SpecError([*error.mistakes, *_other_mistakes(expanded, or_counted=or_counted)]) from None
     model_checks.require_detection(reading.document, or_counted=or_counted)
     run = [] if missing or not named else [f"modules: {', '.join(named)} is run, as you named it or as nas wrote it"]
-    return replace(reading, notes=(*run, *notes, *reading.notes, *model_file.notes(reading.document)))
+    ours = (*model_file.ignored(document), *model_file.notes(reading.document))
+    return replace(reading, notes=(*run, *notes, *reading.notes, *ours))
 
 
 def _other_mistakes(document: Mapping[str, Any], *, or_counted: bool) -> list[str]:

@@ -96,12 +96,13 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     """
     source, repeats, module, arguments = row
     host_name, _, operator_name = module.rpartition("_")
-    ours = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
-    operator = ours or _offered(row) if host_name else _offered(row) or ours  # a user's class goes before our operator
+    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
+    hosts, is_inner = _hosts_of(operator_name), names_an_operator_in_a_host(module)
+    if not is_inner and (offered := _offered(row)) is not None:  # a user's class goes before our operator
+        host_name, operator = "", offered
     if operator is None or user_rows.user_class(row) is not None:
         return None
-    hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
-    if host_name and (host_name not in hosts or not hosts[host_name].holds(operator)):
+    if host_name and not is_inner:
         if not (arguments and isinstance(arguments[-1], Mapping)):  # a block of the file's own fork
             return None
         possible = [host.name for host in HOSTS.values() if host.holds(operator)]
@@ -128,6 +129,17 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         operator=operator,
         parameters=parameters,
     )
+
+
+def names_an_operator_in_a_host(module: str) -> bool:
+    """Return whether a row's name is that of an operator in a host, such as `C2f_UIB`."""
+    host, _, name = module.rpartition("_")
+    operator, hosts = OPERATORS.get(name) or PRINTED.get(name), _hosts_of(name)
+    return operator is not None and host in hosts and hosts[host].holds(operator)
+
+
+def _hosts_of(operator: str) -> Mapping[str, Host]:
+    return HOSTS | PRINTED_HOSTS if operator in PRINTED else HOSTS
 
 
 def _offered(row: Sequence[Any]) -> Operator | None:

@@ -17,11 +17,12 @@ from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, SiteKind, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators.class_operator import ClassOperator
+from search_spaces.rows import names_an_operator_in_a_host
 from search_spaces.slot import ScalingFactor, Slot, incompatibility
 from search_spaces.start_reader import Start, StartReader
 
 _RESERVED_IN_ENTRY = {"name"}
-_BEHIND = "; a class without a record stands behind a layer, insert: [{{after: {}, choices: {{{}: {{}}}}}}]"
+_BEHIND = "; it stands behind a layer, insert: [{{after: {}, choices: {{{}: {{}}}}}}]"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -220,6 +221,9 @@ class Reader(grammar.PartReader):
             return None
         if operator is None:
             self._wrong(place, f"unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
+        elif isinstance(operator, ClassOperator) and names_an_operator_in_a_host(name):
+            self._wrong(place, f"{name} is the row of this package's operator in a block; give the class another name")
+            return None
         return operator
 
     def _values(self, operator: Operator, given: Mapping[str, Any], place: str) -> dict[str, list[Value]]:
@@ -254,7 +258,8 @@ class Reader(grammar.PartReader):
                     refusals.append(f"{slot}: {reason}")
                 self._slots[slot.name] = replace(slot, choices=(*slot.choices, *legal))
             if slots and len(refusals) == len(slots):
-                hint = _BEHIND.format(slots[0].layer, name) if isinstance(OPERATORS[name], ClassOperator) else ""
+                is_behind = isinstance(OPERATORS[name], ClassOperator) or SiteKind.INSERTED in OPERATORS[name].kinds
+                hint = _BEHIND.format(slots[0].layer, name) if is_behind and not slots[0].feeds else ""
                 self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]}{hint})")
                 clean = False
         for empty in slots:

@@ -51,6 +51,11 @@ class ClassOperator(Operator):
 
     channels: tuple[str, ...]
 
+    @property
+    def misnamed(self) -> str:
+        """Mistake in the name: underscores are allowed, since the class stands in no host."""
+        return "" if self.name.isascii() else f"name: got {self.name!r} (letters, digits and underscores)"
+
 
 def of_class(found: UserClass) -> ClassOperator:
     """Return the operator of a class.

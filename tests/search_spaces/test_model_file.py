@@ -53,7 +53,7 @@ ROW_MISTAKES = [
         "repeats: a number is expected in second place, got 'three' ([from, repeats, module, arguments])",
     ),
     ([-1, 10**7, "C2f", [32]], "repeats: at most 1000 are expected, got 10000000"),
-    ([[-1], 3, "Detect", [80]], "repeats: Detect reads several layers and is built once, got 3 (1)"),
+    ([[-1], 1, "Detect", [80]], "Detect is a head, which is expected in the last row alone"),
     ([[-1], 2, "Concat", [1]], "repeats: Concat reads several layers and is built once, got 2 (1)"),
     (
         [-1, 1, "Conv", 3.5],
@@ -202,6 +202,18 @@ class TestMistakes:
     def test_rounded_channels_are_noted(self, tmp_path: Path) -> None:
         reading = model_reader.read_model(written(tmp_path, document((1, [-1, 1, "Conv", [31.5, 3, 2]]))))
         assert reading.notes == ("backbone[1]: Conv has 32 channels, a multiple of 8, where the file says 31.5",)
+
+    def test_settings_without_effect_are_noted(self, tmp_path: Path) -> None:
+        content = document(ch=6, channels=3, arguments={"Cnv": ["in", "rest"], "Conv": ["in", "rest"]})
+        reading = model_reader.read_model(written(tmp_path, content))
+        assert reading.notes == (
+            "ch: 6 is not followed, images have 3 channels here",
+            "arguments: no row names Cnv",
+        )
+
+    def test_last_row_that_is_no_head_is_refused(self, tmp_path: Path) -> None:
+        (mistake,) = mistakes_of(lambda: bases.load(written(tmp_path, document((4, [-1, 1, "C2f", [32]]))), ""))
+        assert mistake.endswith("head[1]: a head is expected in the last row, got C2f (Detect, v10Detect)")
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolov9c.yaml", "yolo11x.yaml", "yolo26n.yaml", "yolov10m.yaml"])
     def test_stock_models_have_no_notes(self, name: str) -> None:

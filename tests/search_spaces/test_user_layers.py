@@ -538,12 +538,16 @@ class TestOffers:
         ]
         assert OPERATORS["EnergyGate"].source is not None
 
-    def test_architecture_is_read_back_in_another_process(self, fork: Path) -> None:
+    @pytest.mark.parametrize("name", ["SpatialChannelGate", "C2f_Partial"])
+    def test_architecture_is_read_back_in_another_process(self, name: str, fork: Path) -> None:
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("EnergyGate: {}", "C2f_Partial: {n: 2}")
+        (fork / "space.yaml").write_text(text, encoding="utf-8")
         space = space_file.load(fork / "space.yaml")
-        architecture = space.of({"after-6": space.slots[0].choices[2]})
+        (slot,) = (one for one in space.slots if one.feeds)
+        architecture = space.of({slot.name: next(one for one in slot.choices if one.operator == name)})
         text = architecture.to_yaml(2, folder=fork)
         assert "modules: [fork.py]" in text
-        del OPERATORS["SpatialChannelGate"]
+        del OPERATORS[name]
         again = type(architecture).from_yaml(text, folder=fork)
         assert again.fingerprint == architecture.fingerprint
 
@@ -560,7 +564,6 @@ class TestOffers:
                 "{SpatialChannelGate: {reduction: 1000}}",
                 "fits no layer of this entry (after-6: with 128 channels it can",
             ),
-            ("{C2f_Partial: {}}", "name: got 'C2f_Partial' (letters and digits, no underscore"),
             ("{EnergyGat3: {}}", "unknown operator ("),
         ],
     )
@@ -572,6 +575,13 @@ class TestOffers:
             space_file.load(fork / "space.yaml")
         assert expected in str(caught.value)
 
+    def test_class_named_as_the_row_of_an_operator_in_a_block_is_refused(self, fork: Path) -> None:
+        load(fork, "class C2f_UIB(nn.Identity):\n    pass\n")
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("EnergyGate: {}", "C2f_UIB: {}")
+        (fork / "space.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(SpecError, match="C2f_UIB is the row of this package's operator in a block; give the class"):
+            space_file.load(fork / "space.yaml")
+
     def test_class_goes_before_an_operator_of_this_package_with_its_name(self, tmp_path: Path) -> None:
         load(tmp_path, "class SE(nn.Module):\n    def forward(self, x):\n        return 2 * x\n")
         made = modules.offer("SE")
@@ -581,13 +591,13 @@ class TestOffers:
         assert lowered is not None
         assert lowered.operator is made
 
-    def test_slot_of_a_block_names_the_way(self, fork: Path) -> None:
-        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("{UIB: {}}", "{EnergyGate: {}}")
+    @pytest.mark.parametrize("name", ["EnergyGate", "SimAM"])
+    def test_slot_of_a_block_names_the_way(self, name: str, fork: Path) -> None:
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("{UIB: {}}", f"{{{name}: {{}}}}")
         (fork / "space.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(
-            SpecError, match=r"stands behind a layer, insert: \[{after: 9, choices: {EnergyGate: {}}}\]"
-        ):
+        with pytest.raises(SpecError) as caught:
             space_file.load(fork / "space.yaml")
+        assert f"; it stands behind a layer, insert: [{{after: 9, choices: {{{name}: {{}}}}}}]" in str(caught.value)
 
 
 def test_model_loads_in_a_process_that_has_not_the_file(fork: Path) -> None:

@@ -142,7 +142,7 @@ def test_operators_in_these_models_keep_their_rules() -> None:
 def test_a_head_that_cannot_be_counted_is_named() -> None:
     document = model_reader.read_model("yoloe-11.yaml", or_counted=True).document
     document["head"][-1][2:] = ["CBFuse", [[0, 0, 0]]]
-    with pytest.raises(SpecError, match=r"head\[12\]: CBFuse cannot be counted \(Detect, "):
+    with pytest.raises(SpecError, match=r"head\[12\]: a head is expected in the last row, got CBFuse \(Detect, "):
         model_checks.require_detection(document, or_counted=True)
 
 
