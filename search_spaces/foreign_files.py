@@ -26,6 +26,7 @@ from search_spaces.foreign_module import (
     is_for_yolov5,
     is_foreign,
     is_row,
+    is_without_input,
     is_without_mapping,
     layers_of,
     maps_of,
@@ -282,23 +283,6 @@ def _is_old_output(row: Row, document: Mapping[str, Any]) -> bool:
     return is_foreign(row, document) and bool(row[3]) and bool(_OLD_OUTPUT.fullmatch(str(row[3][0])))
 
 
-_KERNELS = range(1, 15, 2)
-_WITH_INPUT = 3
-"""Least arguments of `nn.Conv2d` as PyTorch has it: channels before and behind it, and the kernel."""
-
-
-def _is_without_input(row: Row) -> bool:
-    """Return whether a row of `nn.Conv2d` gives its output channels first, `[256, 1]`, as in YOLOv7 and forks.
-
-    Ultralytics' parser gives the row to PyTorch as it is, and counts on equal channels before and behind the layer.
-    """
-    match row[3]:
-        case [int(channels), int(kernel), *_]:
-            return kernel in _KERNELS and (channels != kernel or len(row[3]) < _WITH_INPUT)
-        case _:
-            return False
-
-
 def _conv2d(row: Row, document: Mapping[str, Any]) -> Row:
     if _is_old_output(row, document):
         return [row[0], row[1], "nn.Identity", []]
@@ -517,7 +501,7 @@ FOREIGN_MODULES: dict[str, ForeignModule] = {
         for name, convert in _OTHER_TASKS.items()
     },
     "nn.Conv2d": ForeignModule(
-        applies=lambda row, document: _is_old_output(row, document) or _is_without_input(row),
+        applies=lambda row, document: _is_old_output(row, document) or is_without_input(row),
         row=_conv2d,
         note="the last convolution of a head in the first YOLOv5 releases is part of the head that is built; any other "
         "row gives the channels behind it, as in YOLOv7 and forks: those before it are found",

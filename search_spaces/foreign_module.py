@@ -111,6 +111,23 @@ def is_without_mapping(row: Row, _document: Mapping[str, Any]) -> bool:
     return not (row[3] and isinstance(row[3][-1], Mapping))
 
 
+_KERNELS = range(1, 15, 2)
+_WITH_INPUT = 3
+"""Least arguments of `nn.Conv2d` as PyTorch has it: channels before and behind it, and the kernel."""
+
+
+def is_without_input(row: Row) -> bool:
+    """Return whether a row gives output channels and a kernel, `nn.Conv2d, [256, 1]`, as in YOLOv7 and forks.
+
+    Of some layers Ultralytics' parser gives the row on as it is, and counts on equal channels before and behind.
+    """
+    match row[3]:
+        case [int(channels), int(kernel), *_]:
+            return kernel in _KERNELS and (channels != kernel or len(row[3]) < _WITH_INPUT)
+        case _:
+            return False
+
+
 _ANCHOR_HEADS = {"Detect", "IDetect", "IAuxDetect"}
 
 

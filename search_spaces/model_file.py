@@ -124,8 +124,9 @@ def _setting_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"activation: {error}"
     if (last := head(document)) is not None and last[2] in _WITH_KEY_POINTS and not _is_pair(document.get("kpt_shape")):
         yield f"kpt_shape: two numbers are expected, [17, 3], got {shortened(document.get('kpt_shape'))}"
+    absent = [name for name in SETTINGS if name not in document]  # beside `nc`, `na` is a word of the file's own
     for key in document:
-        if isinstance(key, str) and key not in SETTINGS and (near := typo_of(key, SETTINGS)):
+        if isinstance(key, str) and key not in SETTINGS and (near := typo_of(key, absent)):
             yield f"{key}: no setting of a model file (did you mean {near!r}?)"
     yield from _scale_mistakes(document.get("scales"))
     yield from _module_file_mistakes(document)
@@ -178,7 +179,9 @@ def _scale_mistakes(scales: Any) -> Iterator[str]:
 
 def _row_mistakes(index: int, row: Any, depth: float) -> Iterator[str]:
     if not isinstance(row, list | tuple) or len(row) != len(_FORM.split(",")):
-        yield f"not a row, got {shortened(row)} ({_FORM})"
+        more = isinstance(row, list | tuple) and len(row) > len(_FORM.split(",")) and is_row(row[:4])
+        whose = "; what else stands there is for the parser of the file's own fork, which is not read" if more else ""
+        yield f"not a row, got {shortened(row)} ({_FORM}{whose})"
         return
     source, repeats, module, arguments = row
     if not isinstance(module, str) or not module:

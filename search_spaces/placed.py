@@ -94,8 +94,9 @@ def as_raw_head(layer: nn.Module, maps: int) -> nn.Module:
     """Let a head of a user return what it computes of each map, without decoding, which needs strides."""
     head: Any = layer
     head.training = True
-    head.nl = maps
-    head.stride = torch.full((maps,), 32.0)
+    if not isinstance(getattr(head, "nl", None), int):  # it may predict on fewer maps than it reads
+        head.nl = maps
+    head.stride = torch.full((max(head.nl, maps),), 32.0)
     return layer
 
 

@@ -175,7 +175,8 @@ class _Placing:
             except Exception as error:
                 if isinstance(error, ImportError | SpecError) or type(error) is NameError:  # no other reading helps
                     raise SpecError(f"{found.name} of {found.file}: {in_one_line(error)}") from error
-                tried.append(f"as {self._call(found, reading)}{_ONE_BY_ONE * single}: {in_one_line(error)}")
+                call = f"{self._call(found, reading)}{self._copies(reading, place)}{_ONE_BY_ONE * single}"
+                tried.append(f"as {call}: {in_one_line(error)}")
                 continue
             scaled = constructors.with_scaled_output(reading, works[0].channels, arguments, place)
             if scaled is not None and told is None:
@@ -249,9 +250,8 @@ class _Placing:
         channels = 0 if is_head else _returned_channels(returned)
         if reading.is_guess and channels != reading.written[0]:
             raise LayerError(f"it returns {channels} channels, and not {reading.written[0]}")
-        copies = f", {repeats} times" if repeats > 1 else ""
         made = "predictions" if is_head else _shown([returned])
-        call = f"{self._call(found, reading)}{copies}{_ONE_BY_ONE * single}"
+        call = f"{self._call(found, reading)}{self._copies(reading, place)}{_ONE_BY_ONE * single}"
         placed = Placed(
             found=found,
             reading=reading,
@@ -273,6 +273,9 @@ class _Placing:
         block = fork_rules.of_block(found, reading.block, scale) if reading.block else ""
         remarks = (fork_rules.of_yolov13(found, scale), block, fork_rules.of_older_parent(found.module))
         return tuple(one for one in remarks if one)
+
+    def _copies(self, reading: Reading, place: Place) -> str:
+        return "" if reading.takes_repeats or place.repeats == 1 else f", {place.repeats} times"
 
     def _call(self, found: UserClass, reading: Reading) -> str:
         return f"{found.name}({', '.join(map(named_values.shown, reading.given(self._document.get('nc'))))})"

@@ -6,7 +6,7 @@ Layers of this package that stand for another repository's are read in the same 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces import layers, printed, yolov5, yolov7
+from search_spaces import layers, printed, yolov5, yolov7, yolov7_variants
 from search_spaces.operators import OPERATORS, user_classes
 from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.operators.user_classes import UserClass
@@ -20,7 +20,7 @@ PREFIX = "modules."
 FURTHER = "further_scale_values"
 """Key of a translated document with the numbers of each scale that Ultralytics does not read."""
 
-_OF_OTHERS = yolov5.LAYERS | yolov7.LAYERS
+_OF_OTHERS = yolov5.LAYERS | yolov7.LAYERS | yolov7_variants.LAYERS
 """Layers of this package that stand for those of other repositories."""
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import Bottleneck, Conv
+from ultralytics.nn.modules import Bottleneck, Conv, RepConv
 
 PREFIX = "yolov7."
 """Beginning of the name of such a layer in a row."""
@@ -60,6 +60,36 @@ class BareConv(nn.Conv2d):
         self, c_in: int, c_out: int, k: int, s: int = 1, p: int = 0, d: int = 1, g: int = 1, bias: bool = True
     ) -> None:
         super().__init__(c_in, c_out, k, s, p, d, g, bias)
+
+
+class FoldedConv(RepConv):
+    """Ultralytics' `RepConv`, which does not say that its first arguments are channels.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        k: kernel size.
+        s: stride.
+        p: padding.
+        g: groups.
+        d: dilation.
+        act: whether it has an activation.
+        bn: whether the input is added behind a batch norm.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        k: int = 3,
+        s: int = 1,
+        p: int = 1,
+        g: int = 1,
+        d: int = 1,
+        act: bool = True,
+        bn: bool = False,
+    ) -> None:
+        super().__init__(c_in, c_out, k, s, p, g, d, act, bn)
 
 
 class ReOrg(nn.Module):
@@ -165,7 +195,7 @@ def _bottleneck(channels: int, *, shortcut: bool, g: int) -> Bottleneck:
     return Bottleneck(channels, channels, shortcut, g, k=_KERNELS, e=1.0)
 
 
-class _PartialBlock(nn.Module):
+class PartialBlock(nn.Module):
     """Cross-stage partial block: what it repeats, and the defaults of its rows, differ between its subclasses."""
 
     inner: Callable[..., nn.Module] = staticmethod(_bottleneck)
@@ -180,7 +210,7 @@ class _PartialBlock(nn.Module):
         return nn.Sequential(*(self.inner(channels, **given) for _ in range(n)))
 
 
-class BottleneckCSPB(_PartialBlock):
+class BottleneckCSPB(PartialBlock):
     """Cross-stage partial block whose ways divide behind its first convolution; without hidden channels.
 
     Args:
@@ -207,7 +237,7 @@ class BottleneckCSPB(_PartialBlock):
         return self.leave(torch.cat((self.m(x), self.beside(x)), dim=1))
 
 
-class BottleneckCSPC(_PartialBlock):
+class BottleneckCSPC(PartialBlock):
     """Cross-stage partial block with a convolution behind its bottlenecks; arguments as for `BottleneckCSPB`.
 
     The hidden channels are `c_out * e`.
@@ -231,14 +261,14 @@ class BottleneckCSPC(_PartialBlock):
         return self.leave(torch.cat((self.behind(self.m(self.enter(x))), self.beside(x)), dim=1))
 
 
-class _OfResNet(_PartialBlock):
+class _OfResNet(PartialBlock):
     """With bottlenecks of ResNet, half as wide inside."""
 
     inner = staticmethod(partial(Res, e=0.5))
     shortcut = True
 
 
-class _OfResNeXt(_PartialBlock):
+class _OfResNeXt(PartialBlock):
     """With bottlenecks of ResNeXt, in 32 groups."""
 
     inner = staticmethod(partial(Res, e=1.0))
@@ -261,7 +291,7 @@ class ResXCSPC(_OfResNeXt, BottleneckCSPC):
     """`BottleneckCSPC` with bottlenecks of ResNeXt; arguments as there."""
 
 
-class BottleneckCSP2(_PartialBlock):
+class BottleneckCSP2(PartialBlock):
     """Scaled-YOLOv4's block: `BottleneckCSPB` whose way beside is bare, with one batch norm for both ways.
 
     Arguments as for `BottleneckCSPB`. The activation behind the batch norm is SiLU; the repository's is Mish.
@@ -329,6 +359,7 @@ LAYERS: dict[str, type[nn.Module]] = {
     for layer in (
         ActivatedConv,
         BareConv,
+        FoldedConv,
         ReOrg,
         DownC,
         DownD,

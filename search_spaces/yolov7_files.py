@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces import layers, yolov7
+from search_spaces import layers, yolov7, yolov7_variants
 from search_spaces.foreign_module import (
     ANCHORED,
     AS_PRINTED,
@@ -19,6 +19,7 @@ from search_spaces.foreign_module import (
     is_for_yolov5,
     is_foreign,
     is_row,
+    is_without_input,
     layers_of,
     maps_of,
     same_arguments,
@@ -32,6 +33,8 @@ Ultralytics' `Conv` has the dilation there.
 """
 _ACTIVATED = f"{yolov7.PREFIX}ActivatedConv"
 """Row of a convolution with an activation of its own; no repository has a layer of that name."""
+_FOLDED = f"{yolov7.PREFIX}FoldedConv"
+"""Row of Ultralytics' `RepConv` that leaves out its input channels, as its forks have it."""
 BARE = f"{yolov7.PREFIX}BareConv"
 """Row of `nn.Conv2d` as the parser of the YOLOv7 repository reads it."""
 _POOLED = [5, 9, 13]
@@ -107,12 +110,14 @@ def _sp(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "nn.MaxPool2d", [kernel, stride, kernel // 2]]
 
 
-def _rep_conv(row: Row, _document: Mapping[str, Any]) -> Row:
-    """Convert `[channels, kernel, stride, padding, groups, activation]`.
+def _rep_conv(row: Row, document: Mapping[str, Any]) -> Row:
+    """Convert `[channels, kernel, stride, padding, groups, activation]`; in forks of Ultralytics it is Ultralytics'.
 
     Raises:
         ValueError: the repository's own layer would refuse it.
     """
+    if not is_foreign(row, document):
+        return [*row[:2], _FOLDED, row[3]]
     channels, kernel, stride, padding, groups, activation = _filled(
         [channels_of(row), *row[3][1:]], [None, 3, 1, None, 1, True]
     )
@@ -168,13 +173,16 @@ _HEAD = "the YOLOv7 repository's head predicts from anchors, with learned values
 
 MODULES: dict[str, ForeignModule] = {
     "Conv": ForeignModule(applies=_has_activation, row=_conv),
-    "MP": ForeignModule(applies=is_foreign, row=_mp),
+    "MP": ForeignModule(applies=lambda row, document: is_foreign(row, document) or row[3] in ([], [2]), row=_mp),
     "SP": ForeignModule(applies=is_foreign, row=_sp),
-    "RepConv": ForeignModule(applies=is_foreign, row=_rep_conv),
+    "RepConv": ForeignModule(
+        applies=lambda row, document: is_foreign(row, document) or is_without_input(row), row=_rep_conv
+    ),
     "SPPCSPC": ForeignModule(applies=is_foreign, row=_sppcspc),
     "SPPFCSPC": ForeignModule(row=_sppfcspc),
     "BottleneckCSPA": ForeignModule(applies=is_foreign, row=same_arguments("C3")),
-    **layers_of(yolov7.PREFIX, yolov7.LAYERS.keys() - {_ACTIVATED, BARE}),
+    **layers_of(yolov7.PREFIX, yolov7_variants.LAYERS),
+    **layers_of(yolov7.PREFIX, yolov7.LAYERS.keys() - {_ACTIVATED, _FOLDED, BARE}),
     "IDetect": ForeignModule(
         row=_detect,
         printed_row=_implicit_detect,

@@ -43,6 +43,13 @@ ROW_MISTAKES = [
     ([], "not a row, got [] ([from, repeats, module, arguments])"),
     ([-1, 1, "Conv"], "not a row, got [-1, 1, 'Conv'] ([from, repeats, module, arguments])"),
     (7, "not a row, got 7 ([from, repeats, module, arguments])"),
+    (
+        [-1, 1, "SE", [8], "RGB"],
+        (
+            "not a row, got [-1, 1, 'SE', [8], 'RGB'] ([from, repeats, module, arguments]; what else stands there is "
+            "for the parser of the file's own fork, which is not read)"
+        ),
+    ),
     ([-1, 1, 5, [32]], "a module's name is expected in third place, got 5 ([from, repeats, module, arguments])"),
     (
         [-1, 1, ["Conv"], [32]],

@@ -47,6 +47,20 @@ class Divided(nn.Module):
     def forward(self, x):
         return self.layer(x)
 
+class HalfHead(Detect):
+    def __init__(self, nc=80, kind="half", reg_max=16, end2end=False, ch=()):
+        super().__init__(nc, reg_max, end2end, ch[1:])
+        self.first = nn.Conv2d(ch[0], 1, 1)
+    def forward(self, x):
+        return super().forward(x[1:])
+
+class Halving(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.layer = nn.Conv2d(c1, c2, 3, 2, 1)
+    def forward(self, x):
+        return self.layer(x)
+
 class KeyPointHead(Detect):
     def __init__(self, nc=80, kpt_shape=(17, 3), reg_max=16, end2end=False, ch=()):
         super().__init__(nc, reg_max, end2end, ch)
@@ -118,6 +132,40 @@ def test_bare_convolution_may_leave_out_its_input(
 ) -> None:
     layer = built(tmp_path, f"[-1, 1, nn.Conv2d, {written}]")[1]
     assert (layer.in_channels, layer.out_channels, layer.kernel_size[0]) == expected
+
+
+def test_folded_convolution_may_leave_out_its_input(tmp_path: Path) -> None:
+    layer = built(tmp_path, "[-1, 1, RepConv, [48, 3, 1]]")[1]
+    assert (layer.c1, layer.c2) == (32, 48)
+    assert sum(one.numel() for one in layer.parameters()) == 32 * 48 * (9 + 1) + 2 * 2 * 48
+
+
+def test_maximum_of_yolov7_is_read_without_anchors(tmp_path: Path) -> None:
+    assert built(tmp_path, "[-1, 1, MP, []]")[1].kernel_size == 2
+    with pytest.raises(SpecError, match="unknown module 'MP'"):
+        built(tmp_path, "[-1, 1, MP, [256]]")
+
+
+def test_head_may_predict_on_fewer_maps_than_it_reads(fork: Path) -> None:
+    rows = "backbone:\n  - [-1, 1, Conv, [32, 3, 2]]\n  - [-1, 1, Conv, [64, 3, 2]]\n"
+    (fork / "model.yaml").write_text(f"nc: 2\n{rows}head:\n  - [[0, 1], 1, HalfHead, [nc, all]]\n", encoding="utf-8")
+    document = model_reader.model_document(str(fork / "model.yaml"))
+    head: Any = build.skeleton(document, 2)[-1]
+    assert len(head.cv2) == 1
+    assert cost.measure(document, 2, 64).gflops > 0
+
+
+def test_message_says_that_a_layer_is_repeated(fork: Path) -> None:
+    with pytest.raises(SpecError, match=r"tried as Halving\(32, 64\), 3 times: "):
+        built(fork, "[-1, 3, Halving, [64]]")
+
+
+def test_key_of_the_files_own_is_no_typing_error_of_one_that_is_there(fork: Path) -> None:
+    built(fork, "[-1, 1, Conv, [32]]", settings="na: 10")
+    text = (fork / "model.yaml").read_text(encoding="utf-8").replace("nc: 2", "mc: 2")
+    (fork / "model.yaml").write_text(text.replace("na: 10", ""), encoding="utf-8")
+    with pytest.raises(SpecError, match="mc: no setting of a model file \\(did you mean 'nc'"):
+        model_reader.read_model(str(fork / "model.yaml"))
 
 
 def test_bare_convolution_of_no_form_is_left_to_pytorch() -> None:

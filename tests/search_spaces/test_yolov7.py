@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
 from search_spaces import auxiliary as auxiliary_branch
-from search_spaces import build, foreign_files, model_checks, yolov7
+from search_spaces import build, foreign_files, model_checks, yolov7, yolov7_variants
 from search_spaces.errors import SpecError
 from trials.costing import cost
 
@@ -186,8 +186,27 @@ EVERY_LAYER = file_of(
 )
 
 
-def test_every_layer_trains() -> None:
-    translated = foreign_files.translate(EVERY_LAYER).document
+FURTHER = file_of(
+    [
+        [-1, 1, "GhostStem", [32]],
+        [-1, 2, "ResCSPA", [32]],
+        [-1, 1, "ResXCSPA", [64]],
+        conv(-1, 32, 3, 2),
+        [-1, 2, "GhostCSPA", [32]],
+        [-1, 1, "GhostCSPB", [32]],
+        [-1, 1, "GhostCSPC", [32]],
+        [[-1, -2], 1, "Chuncat", [1]],
+        [-1, 1, "Foldcut", [1]],
+        [-1, 1, "GhostSPPCSPC", [32]],
+    ],
+    [[2, 1, "RepConv", [32, 3, 2]], [[9, 10], 1, "IDetect", ["nc", "anchors"]]],
+    anchors=ANCHORS[:2],
+)
+
+
+@pytest.mark.parametrize("document", [EVERY_LAYER, FURTHER], ids=["of its files", "further"])
+def test_every_layer_trains(document: dict[str, Any]) -> None:
+    translated = foreign_files.translate(document).document
     model = build.model(translated, 3)
     model.train()
     outputs: Any = model(torch.rand(2, 3, 64, 96))
@@ -211,11 +230,14 @@ def test_reorg_keeps_the_order_of_the_repository() -> None:
     [
         ("DownC", (16, 32), 16 * 16 + 2 * 16 + 9 * 16 * 16 + 2 * 16 + 16 * 16 + 2 * 16),
         ("DownD", (16, 32), 16 * 16 + 2 * 16 + 9 * 16 * 16 + 2 * 16 + 2 * (16 * 32 + 2 * 32)),
+        ("ResCSPA", (16, 32), 2 * (16 * 16 + 32) + 2 * 16 * 8 + 9 * 8 * 8 + 2 * 16 + 32 + 32 * 32 + 64),
+        ("GhostCSPC", (16, 32, 0), 3 * (16 * 16 + 32) + 32 * 32 + 64),
+        ("GhostStem", (3, 32), 27 * 8 + 16 * 8 + 9 * 16 * 8 + 32 * 16 + 29 * (3 * 8 + 16)),
         ("Stem", (3, 32), 27 * 16 + 2 * 16 + 16 * 16 + 2 * 16 + 9 * 16 * 16 + 2 * 16 + 32 * 32 + 2 * 32),
     ],
 )
 def test_layer_has_the_parameters_of_its_formula(name: str, arguments: tuple[int, ...], expected: int) -> None:
-    layer: Any = yolov7.LAYERS[f"yolov7.{name}"]
+    layer: Any = (yolov7.LAYERS | yolov7_variants.LAYERS)[f"yolov7.{name}"]
     assert params(layer(*arguments)) == expected
 
 

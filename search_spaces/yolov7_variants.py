@@ -1,0 +1,161 @@
+"""Further layers of the YOLOv7 repository, which none of its own model files names: blocks of Ghost modules and others.
+
+Structure and number of parameters are those of WongKinYiu/yolov7 (GPL-3.0). Rows and maps as in
+`search_spaces/yolov7.py`; a translated row names them `yolov7.GhostStem`.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.modules import Conv, GhostBottleneck, GhostConv
+
+from search_spaces.yolov7 import PREFIX, BottleneckCSPB, BottleneckCSPC, PartialBlock, Res
+
+
+class Chuncat(nn.Module):
+    """Join the first halves of maps, then their second halves.
+
+    Args:
+        dimension: along which they are halved and joined.
+    """
+
+    def __init__(self, dimension: int = 1) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:
+        """Return one map with the channels of all."""
+        halves = [one.chunk(2, self.dimension) for one in x]
+        return torch.cat([pair[side] for side in (0, 1) for pair in halves], self.dimension)
+
+
+class Foldcut(nn.Module):
+    """Add the two halves of a map; arguments as for `Chuncat`."""
+
+    def __init__(self, dimension: int = 0) -> None:
+        super().__init__()
+        self.dimension = dimension
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, c, h, w)` to `(n, c / 2, h, w)`, where the dimension is that of channels."""
+        first, second = x.chunk(2, self.dimension)
+        return first + second
+
+
+class GhostStem(nn.Module):
+    """Quarter the image as `Stem` does, by Ghost convolutions.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+    """
+
+    def __init__(self, c_in: int, c_out: int) -> None:
+        super().__init__()
+        hidden = c_out // 2
+        self.enter = GhostConv(c_in, hidden, 3, 2)
+        self.convolved = nn.Sequential(GhostConv(hidden, hidden), GhostConv(hidden, hidden, 3, 2))
+        self.pool = nn.MaxPool2d(2, 2)
+        self.leave = GhostConv(2 * hidden, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, c_in, h, w)` to `(n, c_out, h / 4, w / 4)`."""
+        x = self.enter(x)
+        return self.leave(torch.cat((self.convolved(x), self.pool(x)), dim=1))
+
+
+class GhostSPPCSPC(nn.Module):
+    """YOLOv7's pyramid of Ghost convolutions.
+
+    Args:
+        c_in: input channels.
+        c_out: output channels.
+        n: ignored, as `shortcut` and `g` are; rows of the repository give them.
+        shortcut: ignored.
+        g: ignored.
+        e: the hidden channels are `2 * c_out * e`.
+        k: kernels of the maxima.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        n: int = 1,
+        shortcut: bool = False,
+        g: int = 1,
+        e: float = 0.5,
+        k: Sequence[int] = (5, 9, 13),
+    ) -> None:
+        super().__init__()
+        hidden = int(2 * c_out * e)
+        self.enter = nn.Sequential(GhostConv(c_in, hidden), GhostConv(hidden, hidden, 3), GhostConv(hidden, hidden))
+        self.pools = nn.ModuleList(nn.MaxPool2d(one, 1, one // 2) for one in k)
+        self.pooled = nn.Sequential(GhostConv((len(k) + 1) * hidden, hidden), GhostConv(hidden, hidden, 3))
+        self.beside = GhostConv(c_in, hidden)
+        self.leave = GhostConv(2 * hidden, c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, c_in, h, w)` to `(n, c_out, h, w)`."""
+        entered = self.enter(x)
+        pooled = self.pooled(torch.cat([entered, *(pool(entered) for pool in self.pools)], dim=1))
+        return self.leave(torch.cat((pooled, self.beside(x)), dim=1))
+
+
+class ResCSPA(PartialBlock):
+    """`C3` with bottlenecks of ResNet; arguments as for `BottleneckCSPC`."""
+
+    inner = staticmethod(partial(Res, e=0.5))
+    shortcut = True
+
+    def __init__(
+        self, c_in: int, c_out: int, n: int = 1, shortcut: bool | None = None, g: int | None = None, e: float = 0.5
+    ) -> None:
+        super().__init__()
+        hidden = int(c_out * e)
+        self.enter = Conv(c_in, hidden, 1)
+        self.m = self.repeated(hidden, n, shortcut, g)
+        self.beside = Conv(c_in, hidden, 1)
+        self.leave = Conv(2 * hidden, c_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, c_in, h, w)` to `(n, c_out, h, w)`."""
+        return self.leave(torch.cat((self.m(self.enter(x)), self.beside(x)), dim=1))
+
+
+class ResXCSPA(ResCSPA):
+    """`ResCSPA` with bottlenecks of ResNeXt; arguments as there."""
+
+    inner = staticmethod(partial(Res, e=1.0))
+    groups = 32
+
+
+def _ghost(channels: int, *, shortcut: bool, g: int) -> GhostBottleneck:  # noqa: ARG001 - as every inner block
+    return GhostBottleneck(channels, channels)
+
+
+class GhostCSPA(ResCSPA):
+    """`ResCSPA` with Ghost bottlenecks; arguments as there."""
+
+    inner = staticmethod(_ghost)
+
+
+class GhostCSPB(BottleneckCSPB):
+    """`BottleneckCSPB` with Ghost bottlenecks; arguments as there."""
+
+    inner = staticmethod(_ghost)
+
+
+class GhostCSPC(BottleneckCSPC):
+    """`BottleneckCSPC` with Ghost bottlenecks; arguments as there."""
+
+    inner = staticmethod(_ghost)
+
+
+LAYERS: dict[str, type[nn.Module]] = {
+    f"{PREFIX}{layer.__name__}": layer
+    for layer in (Chuncat, Foldcut, GhostStem, GhostSPPCSPC, ResCSPA, ResXCSPA, GhostCSPA, GhostCSPB, GhostCSPC)
+}
+"""By the names of translated rows."""
