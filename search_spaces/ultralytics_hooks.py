@@ -25,6 +25,7 @@ def install(tasks: Any) -> None:
     tasks.parse_model = _reading_operators(tasks.parse_model)
     tasks.DetectionModel.__init__ = _translating(tasks.DetectionModel.__init__)
     tasks.torch_safe_load = _reading_stored_models(tasks.torch_safe_load)
+    tasks.BaseModel.to = _keeping_contiguous(tasks.BaseModel.to)
 
 
 def _reading_operators(stock: Any) -> Any:
@@ -56,3 +57,9 @@ def _reading_stored_models(stock: Any) -> Any:
         return stored_model.load_checkpoint(stock, weight, *arguments, **options)
 
     return torch_safe_load
+
+
+def _keeping_contiguous(stock: Any) -> Any:
+    from search_spaces import memory_format  # noqa: PLC0415 - imports PyTorch, which Ultralytics has imported by now
+
+    return memory_format.keeping_contiguous(stock)

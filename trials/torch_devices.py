@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
 
 from search_spaces.errors import GpuError, unwrapped
+from search_spaces.memory_format import has_five_dimensions
 from trials.budget import Precision
 from trials.devices import CPU
 
@@ -70,9 +70,7 @@ def training_format(module: nn.Module) -> torch.memory_format:
 
     On a GPU Ultralytics trains in it, too (`engine/trainer.py:347` in 8.4.190).
     """
-    # `Module.to` converts weights of a `Conv3d` as well, and raises: channels_last takes four dimensions
-    has_five = any(one.dim() == 5 for one in chain(module.parameters(), module.buffers()))
-    return torch.contiguous_format if has_five else torch.channels_last
+    return torch.contiguous_format if has_five_dimensions(module) else torch.channels_last
 
 
 def memory_format(device: torch.device, module: nn.Module) -> torch.memory_format:

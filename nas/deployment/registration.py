@@ -14,6 +14,7 @@ from ultralytics.nn.modules import Detect
 
 from search_spaces.build import put, replace_layer
 from search_spaces.hosts import Channels, sites_in
+from search_spaces.memory_format import keeping_contiguous
 from search_spaces.operators.record import SiteKind
 from search_spaces.parser_rules import has_plain_branches
 from search_spaces.placed import STAND_IN, activated_as, repeated, with_light_branches
@@ -88,6 +89,7 @@ def register(rows: Mapping[str, Row], layers: Mapping[str, Callable[..., nn.Modu
         return built, save
 
     tasks.parse_model = parse_model
+    tasks.BaseModel.to = keeping_contiguous(tasks.BaseModel.to)
 
 
 def _layer(written: list[Any], layers: Mapping[str, Callable[..., nn.Module]], classes: int) -> tuple[Layer, Any]:

@@ -94,6 +94,7 @@ def every_operator(users_file: Path) -> Architecture:
 def as_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
     """Return a function that runs a text as the module `modules`; Ultralytics is as before after the test."""
     monkeypatch.setattr(tasks, "parse_model", tasks.parse_model)
+    monkeypatch.setattr(tasks.BaseModel, "to", tasks.BaseModel.to)
 
     def run(text: str) -> ModuleType:
         module = ModuleType("modules")

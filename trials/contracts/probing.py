@@ -94,15 +94,13 @@ def describe(error: BaseException) -> str:
 def explained(error: BaseException) -> str:
     """Return an exception's message in one line of at most 300 characters, and what helps against a frequent one."""
     text = _OF_EXPORTER.sub("", unwrapped(error))
-    return text[:300] + next((remedy for part, remedy in _REMEDIES.items() if part in text), "")
+    return text[:300] + "".join(remedy for part, remedy in _REMEDIES.items() if part in text)
 
 
-_OF_EXPORTER = re.compile(r"[. ]*Please feel free to request support.*")
+_OF_EXPORTER = re.compile(r"[. ]*(Please feel free to request support|\[Caused by the value).*")
 """Text that PyTorch's exporter adds to each of its errors."""
 _REMEDIES = {
     "operator adaptive pooling": "; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports",
-    "operator adaptive_": (
-        "; ONNX cannot pool to a size that does not divide the map's; nas export --formats openvino,torchscript can"
-    ),
+    "Unsupported: ONNX export": "; nas export --formats openvino,torchscript needs no ONNX",
 }
 """What helps against an error of PyTorch's exporter, by a part of its message."""
