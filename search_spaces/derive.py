@@ -14,7 +14,7 @@ from search_spaces.base import Base
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import behind
-from search_spaces.operators import OPERATORS, Operator, user_classes
+from search_spaces.operators import OPERATORS, Operator, modules, user_classes
 from search_spaces.placed import PLACED
 from search_spaces.trace import first
 
@@ -33,6 +33,7 @@ def derive(model: str, *, scale: str | None = None) -> str:
     """
     name, scale = model_reader.base_and_scale(model, scale)
     base = bases.load(name, scale)
+    modules.offer_blocks()
     entries = list(_entries(base))
     if not entries:
         raise SpecError(f"{model}: no layer of it can carry an operator")
@@ -42,9 +43,9 @@ def derive(model: str, *, scale: str | None = None) -> str:
         _WIDTH - 2,
     )
     sources = [*(one.source for one in OPERATORS.values() if one.source), *base.sources]
-    modules = list(dict.fromkeys(str(source.path) for source in sources))
+    files = list(dict.fromkeys(str(source.path) for source in sources))
     heading: dict[str, Any] = {"name": base.name, "base": name, **({"scale": scale} if scale else {})}
-    heading |= {"modules": modules} if modules else {}
+    heading |= {"modules": files} if files else {}
     parts = [_comment(title), *_notes(base), _yaml(heading), *_pgi(base), *_start(base)]
     return "".join([*parts, "slots:\n", *entries, _rest(base), *_inserting(base), _further(base)])
 
@@ -229,8 +230,15 @@ def _rest(base: Base) -> str:
     for layer, row in enumerate(base.rows):
         if row[2] not in HOSTS:
             layers.setdefault(row[2], []).append(layer)
-    note = "; ".join(f"{module} {', '.join(map(str, indices))}" for module, indices in layers.items())
-    return _comment(fill(f"No slots: {note}.", _WIDTH - 2))
+    listed = "; ".join(f"{module} {', '.join(map(str, indices))}" for module, indices in layers.items())
+    note = f"No slots: {listed}."
+    taken = (placed for step in base.traced if (placed := PLACED.get(step.layer)) and placed.reading.block)
+    if (one := next(taken, None)) is not None:
+        note += (
+            f" To search which layers get {one.found.name}, write {one.reading.block} into its rows and derive from "
+            "that file: it is a choice then."
+        )
+    return _comment(fill(note, _WIDTH - 2))
 
 
 def _further(base: Base) -> str:
@@ -254,7 +262,7 @@ def _keeping(base: Base) -> Iterator[str]:
         if isinstance(layer.received, Tensor) and isinstance(layer.returned, Tensor):
             name = placed.found.name
             is_taken = name in OPERATORS and OPERATORS[name].source is not None
-            if layer.received.shape == layer.returned.shape and "_" not in name and not is_taken:
+            if layer.received.shape == layer.returned.shape and not is_taken:
                 yield name
 
 

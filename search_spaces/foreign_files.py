@@ -151,7 +151,7 @@ def _with_defaults(row: Any) -> tuple[Any, str]:
     if lowered is None or lowered.operator.name not in OPERATORS or lowered.operator.source is not None:
         return row, ""
     settings = ", ".join(f"{name} {value}" for name, value in lowered.parameters.items())
-    host = row[2].rpartition("_")[0]
+    host, _ = rows.separated(row)
     built = f"{host} with this package's {lowered.operator.name}" if host else f"this package's {lowered.operator.name}"
     note = (
         f"{row[2]}: the row does not end in a mapping of parameters, as rows of this package do; other repositories "

@@ -202,6 +202,7 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reductio
         activation=_activation(module),
         reduction=reduction,
         inputs=inputs if kind is FUSION else (),
+        repeats=_repeats(module) if kind is STAGE else 1,
     )
 
 
@@ -264,6 +265,14 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
             return _Shape(c_in=module.in_channels, c_out=module.out_channels, stride=module.stride[0])
         case _:
             raise TypeError(f"no site is a {type(module).__name__}; add it to {__name__}._shape")
+
+
+def _repeats(stage: nn.Module) -> int:
+    """Return the number of inner blocks of a whole block, in each of its branches."""
+    if isinstance(stage, RepNCSPELAN4):  # so is an ELAN1, whose branches are convolutions
+        inner = stage.get_submodule("cv2")
+        return len(inner.get_submodule("0.m")) if isinstance(inner, nn.Sequential) else 1  # type: ignore[arg-type]
+    return len(stage.get_submodule("m"))  # type: ignore[arg-type]
 
 
 def _activation(module: nn.Module) -> nn.Module:

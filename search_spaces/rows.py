@@ -9,6 +9,7 @@ only be inserted replaces nothing and has the mapping alone: `[-1, 1, SE, [{redu
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,14 +96,14 @@ def lower(row: Sequence[Any]) -> Lowered | None:
             site for it.
     """
     source, repeats, module, arguments = row
-    host_name, _, operator_name = module.rpartition("_")
-    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
-    hosts, is_inner = _hosts_of(operator_name), names_an_operator_in_a_host(module)
-    if not is_inner and (offered := _offered(row)) is not None:  # a user's class goes before our operator
-        host_name, operator = "", offered
+    host_name, operator_name = separated(row)
+    ours = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
+    # a user's class goes before our operator; one inside a host has been offered by now
+    operator = ours if host_name else _offered(operator_name, arguments) or ours
     if operator is None or user_rows.user_class(row) is not None:
         return None
-    if host_name and not is_inner:
+    hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
+    if host_name and (host_name not in hosts or not hosts[host_name].holds(operator)):
         if not (arguments and isinstance(arguments[-1], Mapping)):  # a block of the file's own fork
             return None
         possible = [host.name for host in HOSTS.values() if host.holds(operator)]
@@ -131,22 +132,29 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     )
 
 
-def names_an_operator_in_a_host(module: str) -> bool:
-    """Return whether a row's name is that of an operator in a host, such as `C2f_UIB`."""
-    host, _, name = module.rpartition("_")
-    operator, hosts = OPERATORS.get(name) or PRINTED.get(name), _hosts_of(name)
-    return operator is not None and host in hosts and hosts[host].holds(operator)
+def separated(row: Sequence[Any]) -> tuple[str, str]:
+    """Separate the name of a row, `C2f_UIB`, into host and operator; the host is empty where there is none.
 
-
-def _hosts_of(operator: str) -> Mapping[str, Host]:
-    return HOSTS | PRINTED_HOSTS if operator in PRINTED else HOSTS
-
-
-def _offered(row: Sequence[Any]) -> Operator | None:
-    """Return the operator of a row that names a class of a user's file and ends in a mapping; None for other rows."""
+    The name of a user's class may have underscores of its own, `C2f_My_Block`; no host's has.
+    """
     _, _, module, arguments = row
+    host, _, name = module.partition("_")
+    if (host in HOSTS or host in PRINTED_HOSTS) and (name in OPERATORS or name in PRINTED):
+        return host, name
+    if host in HOSTS:
+        with suppress(SpecError):  # a class of that name that cannot be an operator is not what is meant
+            if _offered(name, arguments) is not None:
+                return host, name
+    if module in OPERATORS or _offered(module, arguments) is not None:
+        return "", module
+    host, _, name = module.rpartition("_")
+    return host, name
+
+
+def _offered(name: str, arguments: Any) -> Operator | None:
+    """Return the operator of a user's class that a row names and that ends in a mapping; None for other rows."""
     ends = isinstance(arguments, list) and arguments and isinstance(arguments[-1], Mapping)
-    return user_modules.offer(module) if ends else None
+    return user_modules.offer(name) if ends else None
 
 
 def stock(row: Row) -> Row:
@@ -167,8 +175,8 @@ def _stands_for(operator: Operator) -> str | None:
         return "Concat"
     if SiteKind.INSERTED in operator.kinds:
         return "nn.Identity"
+    if SiteKind.LAYER in operator.kinds:
+        return "Conv"
     if SiteKind.STAGE in operator.kinds:
         return "C2f"
-    if SiteKind.PYRAMID in operator.kinds:
-        return "SPPF"
-    return "Conv" if SiteKind.LAYER in operator.kinds else None
+    return "SPPF" if SiteKind.PYRAMID in operator.kinds else None

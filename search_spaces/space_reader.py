@@ -17,12 +17,10 @@ from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, SiteKind, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators.class_operator import ClassOperator
-from search_spaces.rows import names_an_operator_in_a_host
 from search_spaces.slot import ScalingFactor, Slot, incompatibility
 from search_spaces.start_reader import Start, StartReader
 
 _RESERVED_IN_ENTRY = {"name"}
-_BEHIND = "; it stands behind a layer, insert: [{{after: {}, choices: {{{}: {{}}}}}}]"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -221,9 +219,6 @@ class Reader(grammar.PartReader):
             return None
         if operator is None:
             self._wrong(place, f"unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
-        elif isinstance(operator, ClassOperator) and names_an_operator_in_a_host(name):
-            self._wrong(place, f"{name} is the row of this package's operator in a block; give the class another name")
-            return None
         return operator
 
     def _values(self, operator: Operator, given: Mapping[str, Any], place: str) -> dict[str, list[Value]]:
@@ -258,8 +253,7 @@ class Reader(grammar.PartReader):
                     refusals.append(f"{slot}: {reason}")
                 self._slots[slot.name] = replace(slot, choices=(*slot.choices, *legal))
             if slots and len(refusals) == len(slots):
-                is_behind = isinstance(OPERATORS[name], ClassOperator) or SiteKind.INSERTED in OPERATORS[name].kinds
-                hint = _BEHIND.format(slots[0].layer, name) if is_behind and not slots[0].feeds else ""
+                hint = _other_place(OPERATORS[name], slots[0])
                 self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]}{hint})")
                 clean = False
         for empty in slots:
@@ -315,3 +309,17 @@ class Reader(grammar.PartReader):
         if not layers and in_range:
             self._mistakes.append(f"{address}: matches no layer of the base model")
         return layers
+
+
+def _other_place(operator: Operator, slot: Slot) -> str:
+    """Return where an operator that fits no slot could be offered instead; empty if that is not the reason."""
+    ways = []
+    hosts = [host.name for host in HOSTS.values() if host.whole is SiteKind.STAGE]
+    if SiteKind.STAGE in operator.kinds:
+        if slot.host in hosts:
+            return ""
+        ways.append(f"takes the place of {', '.join(hosts[:-1])} or {hosts[-1]}")
+    is_class = isinstance(operator, ClassOperator) and SiteKind.LAYER in operator.kinds
+    if (is_class or SiteKind.INSERTED in operator.kinds) and slot.feeds is None:
+        ways.append(f"stands behind a layer, insert: [{{after: {slot.layer}, choices: {{{operator.name}: {{}}}}}}]")
+    return f"; it {', or '.join(ways)}" if ways else ""

@@ -305,8 +305,8 @@ def _builder(operator: Operator, name: str) -> str:
     """Return the function that builds an operator at a site, as text."""
     if not isinstance(operator, ClassOperator):
         return name
-    channels = "".join(f"{argument}=site.c_in, " for argument in operator.channels)
-    return f"lambda site, **given: {name}({channels}**given)"
+    arguments = "".join(f"{argument}=site.{attribute}, " for argument, attribute in operator.given)
+    return f"lambda site, **given: {name}({arguments}**given)"
 
 
 def _quoted(text: str) -> str:

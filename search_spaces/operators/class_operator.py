@@ -1,11 +1,12 @@
 """Operator made of a class of a user's file, without a record: its parameters are those of the constructor.
 
-A class that keeps channels and resolution, such as an attention, can be offered in a space by its name. Whether it can
-stand in a place is found by building it there and passing a map through it.
+Two kinds of class can be offered in a space by their names: one that keeps channels and resolution, such as an
+attention, and a block of input channels, output channels and repeats, such as a variant of `C2f`, in the place of
+Ultralytics' blocks. Whether a class can stand in a place is found by building it there and passing a map through it.
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter as Argument
@@ -46,14 +47,14 @@ class ClassOperator(Operator):
     """Operator whose module is a class as it stands in a user's file.
 
     Attributes:
-        channels: arguments of its constructor that are the channels.
+        given: arguments of its constructor that the site gives, each with the attribute of the site.
     """
 
-    channels: tuple[str, ...]
+    given: tuple[tuple[str, str], ...]
 
     @property
     def misnamed(self) -> str:
-        """Mistake in the name: underscores are allowed, since the class stands in no host."""
+        """Mistake in the name; empty for that of any class in ASCII: forks call them `C3k2_Faster`."""
         return "" if self.name.isascii() else f"name: got {self.name!r} (letters, digits and underscores)"
 
 
@@ -64,11 +65,8 @@ def of_class(found: UserClass) -> ClassOperator:
         SpecError: its name cannot be that of an operator, or its constructor takes what only a row can give.
     """
     arguments = constructor_names.arguments(found.module)
-    takes_channels = bool(arguments) and constructor_names.is_input(arguments[0].name)
-    first, second = [*(one.name for one in arguments), "", ""][:2]
-    takes_out = takes_channels and constructor_names.is_output(second, after=first)
-    channels = tuple(one.name for one in arguments[: takes_channels + takes_out])
-    others = arguments[len(channels) :]
+    given = tuple(_given_by_site([one.name for one in arguments]))
+    others = arguments[len(given) :]
     if wanting := [one.name for one in others if one.default is Argument.empty]:
         raise SpecError(
             f"{found.name}: its constructor wants {', '.join(wanting)}, for which it has no default "
@@ -77,15 +75,15 @@ def of_class(found: UserClass) -> ClassOperator:
     record = ClassOperator(
         name=found.name,
         module=found.module,
-        channels=channels,
+        given=given,
         parameters=tuple(
             OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
             for one in others
             if isinstance(one.default, bool | int | float | str)
         ),
-        kinds=(SiteKind.LAYER,),
-        build=_Builder(found.module, channels),
-        incompatibility=_Trial(found.module, channels),
+        kinds=(SiteKind.STAGE, SiteKind.LAYER) if len(given) == len(_OF_A_BLOCK) else (SiteKind.LAYER,),
+        build=_Builder(found.module, given),
+        incompatibility=_Trial(found.module, given),
         reference=str(found.source.path) if found.source else found.file,
         source=found.source,
     )
@@ -94,16 +92,32 @@ def of_class(found: UserClass) -> ClassOperator:
     return record
 
 
+_OF_A_BLOCK = ("c_in", "c_out", "repeats")
+"""Attributes of a site that a block is built of."""
+
+
+def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the first arguments of a constructor that a site gives, and the attributes: channels, and repeats."""
+    first, second, third = [*names, "", "", ""][:3]
+    if not constructor_names.is_input(first):
+        return
+    yield first, "c_in"
+    if constructor_names.is_output(second, after=first):
+        yield second, "c_out"
+        if constructor_names.is_repeats(third):
+            yield third, "repeats"
+
+
 @dataclass(frozen=True)
 class _Builder:
-    """Builder of a class at a site: it gives the channels to each argument that is their number."""
+    """Builder of a class at a site, of the channels and repeats there."""
 
     module: type[nn.Module]
-    channels: tuple[str, ...]
+    given: tuple[tuple[str, str], ...]
 
     def __call__(self, site: Site, **parameters: Value) -> nn.Module:
         """Build the module."""
-        return self.module(**dict.fromkeys(self.channels, site.c_in), **parameters)
+        return self.module(**{name: getattr(site, attribute) for name, attribute in self.given}, **parameters)
 
 
 @dataclass(frozen=True)
@@ -111,22 +125,23 @@ class _Trial:
     """Obstacles of a class at a site, found by trying."""
 
     module: type[nn.Module]
-    channels: tuple[str, ...]
+    given: tuple[tuple[str, str], ...]
 
     def __call__(self, site: Site, parameters: Parameters) -> str | None:
         """Return why the class cannot stand there, or None."""
-        if site.c_in != site.c_out or site.stride != 1:
+        if site.kind is not SiteKind.STAGE and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
+        given = tuple((name, getattr(site, attribute)) for name, attribute in self.given)
         build: Callable[..., nn.Module] = self.module
-        return _obstacle(build, self.channels, site.c_in, tuple(parameters.items()))
+        return _obstacle(build, (*given, *parameters.items()), site.c_in, site.c_out)
 
 
 @lru_cache(maxsize=4096)
 def _obstacle(
-    build: Callable[..., nn.Module], names: tuple[str, ...], channels: int, parameters: tuple[tuple[str, Value], ...]
+    build: Callable[..., nn.Module], arguments: tuple[tuple[str, Value], ...], c_in: int, c_out: int
 ) -> str | None:
-    """Build a class for a number of channels and pass maps through it; return what is wrong, or None."""
-    named: Mapping[str, Any] = dict(parameters)
+    """Build a class of arguments by name and pass maps through it; return what is wrong, or None."""
+    named: Mapping[str, Any] = dict(arguments)
     try:
         with (
             torch.random.fork_rng(devices=[]),
@@ -134,15 +149,17 @@ def _obstacle(
             torch.no_grad(),
             warnings.catch_warnings(action="ignore"),
         ):
-            built = build(**dict.fromkeys(names, channels), **named).eval()
+            built = build(**named).eval()
             if taken := marks_in(built):
                 return f"it has {', '.join(taken)} of its own, which Ultralytics sets on every layer (another name)"
             for size in _SIZES:
-                x = torch.randn(1, channels, *size)
+                x = torch.randn(1, c_in, *size)
                 y = built(x)
-                if not isinstance(y, Tensor) or y.shape != x.shape:
-                    given = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-                    return f"it makes {given} of {tuple(x.shape)}, where the same shape is expected"
+                expected = (1, c_out, *size)
+                if not isinstance(y, Tensor) or y.shape != expected:
+                    made = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+                    wanted = "the same shape" if c_in == c_out else str(expected)
+                    return f"it makes {made} of {tuple(x.shape)}, where {wanted} is expected"
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-        return f"with {channels} channels it cannot be built or run: {in_one_line(error)}"
+        return f"with {c_in} channels it cannot be built or run: {in_one_line(error)}"
     return None

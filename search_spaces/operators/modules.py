@@ -16,6 +16,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import reduce
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,8 +29,8 @@ from ultralytics.nn import tasks
 from search_spaces import cache_folder
 from search_spaces.errors import SpecError, in_one_line
 from search_spaces.operators import OPERATORS, missing_imports, packages, user_classes
-from search_spaces.operators.class_operator import of_class
-from search_spaces.operators.record import Operator, Source
+from search_spaces.operators.class_operator import ClassOperator, of_class
+from search_spaces.operators.record import Operator, SiteKind, Source
 
 ENTRY_POINT = "nas.operators"
 """Entry point group in which installed packages list their records: `MyOp = "my_package.my_op:MY_OP_RECORD"`."""
@@ -212,8 +213,18 @@ def offer(name: str) -> Operator | None:
     if found is not None and (known is None or known.source is None):
         if name in vars(tasks):
             raise SpecError(f"name: {name} is a module of Ultralytics already; give the class another name")
-        OPERATORS[name] = of_class(found)
+        OPERATORS[name] = _distinct(of_class(found))
     return OPERATORS.get(name)
+
+
+def offer_blocks() -> None:
+    """Make operators of the users' classes without a record that can take the place of a block of Ultralytics."""
+    recorded = {record.module for record in OPERATORS.values()}
+    for name in user_classes.names():
+        with suppress(SpecError):  # several files define it, Ultralytics has it, or it takes what only a row can give
+            found = user_classes.find(name)
+            if found is not None and found.module not in recorded and SiteKind.STAGE in of_class(found).kinds:
+                offer(name)
 
 
 def load_installed() -> None:
@@ -230,6 +241,20 @@ def load_installed() -> None:
             raise SpecError(f"{entry_point.value}: {mistake}")
         if OPERATORS.setdefault(record.name, record) is not record:
             raise SpecError(f"{entry_point.value}: {_name_in_use(record)}")
+
+
+def _distinct(record: ClassOperator) -> ClassOperator:
+    """Return an operator for the places where its rows are not taken for another's: `C2f_UIB` is UIB in a C2f.
+
+    Raises:
+        SpecError: there is none.
+    """
+    host, _, operator = record.name.partition("_")
+    if operator not in OPERATORS:
+        return record
+    if kinds := tuple(kind for kind in record.kinds if kind is not SiteKind.LAYER):
+        return replace(record, kinds=kinds)
+    raise SpecError(f"name: {record.name} is what {operator} in a {host} is called; give the class another name")
 
 
 def _misnamed(record: Operator) -> str:

@@ -84,6 +84,7 @@ class Site:
         activation: the activation of the host, so that `activation:` of a YAML reaches the operator.
         reduction: image pixels per pixel of the site's input map; None where the network around is unknown.
         inputs: channels of each map that a fusion reads, whose sum is `c_in`; empty at other sites.
+        repeats: inner blocks of the whole block that the site is; 1 at other sites.
     """
 
     path: str
@@ -96,6 +97,7 @@ class Site:
     groups: int = 1
     reduction: int | None = None
     inputs: tuple[int, ...] = ()
+    repeats: int = 1
 
 
 @_with_old_names

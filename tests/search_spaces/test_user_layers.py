@@ -540,7 +540,7 @@ class TestOffers:
 
     @pytest.mark.parametrize("name", ["SpatialChannelGate", "C2f_Partial"])
     def test_architecture_is_read_back_in_another_process(self, name: str, fork: Path) -> None:
-        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("EnergyGate: {}", "C2f_Partial: {n: 2}")
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("EnergyGate: {}", "C2f_Partial: {}")
         (fork / "space.yaml").write_text(text, encoding="utf-8")
         space = space_file.load(fork / "space.yaml")
         (slot,) = (one for one in space.slots if one.feeds)
@@ -579,7 +579,7 @@ class TestOffers:
         load(fork, "class C2f_UIB(nn.Identity):\n    pass\n")
         text = (fork / "space.yaml").read_text(encoding="utf-8").replace("EnergyGate: {}", "C2f_UIB: {}")
         (fork / "space.yaml").write_text(text, encoding="utf-8")
-        with pytest.raises(SpecError, match="C2f_UIB is the row of this package's operator in a block; give the class"):
+        with pytest.raises(SpecError, match="C2f_UIB is what UIB in a C2f is called; give the class another name"):
             space_file.load(fork / "space.yaml")
 
     def test_class_goes_before_an_operator_of_this_package_with_its_name(self, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ class TestResumedTraining:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(short_training, "memory_format", lambda _device: torch.contiguous_format)
+        monkeypatch.setattr(short_training, "training_format", lambda _model: torch.contiguous_format)
         assert_resumes_exactly(run, document(STOCK), tiny(), folder)
 
     def test_resumed_training_is_equal_with_another_learning_rate_for_new_tensors(

@@ -1,0 +1,202 @@
+"""A user's block of input channels, output channels and repeats in the place of Ultralytics' blocks, by its name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from search_spaces import Architecture, Choice, SearchSpace, base, build, rows, space_file
+from search_spaces.architecture import Insertion
+from search_spaces.derive import derive
+from search_spaces.errors import SpecError
+from search_spaces.hosts import HOSTS
+from search_spaces.operators import OPERATORS, SiteKind, modules
+
+TEXT = """
+from torch import nn
+from ultralytics.nn.modules import Bottleneck, C2f, C3k2, Conv
+
+
+class C2f_Wide(C2f):
+    def __init__(self, c1, c2, n=1, shortcut=False, e=0.5):
+        super().__init__(c1, c2, n, shortcut, 1, e)
+        self.m = nn.ModuleList(Conv(self.c, self.c, 5) for _ in range(n))
+
+
+class Stack(nn.Module):
+    def __init__(self, inp, oup, num_blocks, depthwise: bool = True):
+        super().__init__()
+        self.enter = Conv(inp, oup)
+        self.blocks = nn.Sequential(*(Conv(oup, oup, 3, g=oup if depthwise else 1) for _ in range(num_blocks)))
+
+    def forward(self, x):
+        return self.blocks(self.enter(x))
+
+
+class C2f_UIB(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.conv = Conv(dim, dim)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class My_Gate(C2f_UIB):
+    pass
+
+
+class C3k2_UIB(Stack):
+    pass
+
+
+class Narrowing(Stack):
+    def __init__(self, inp, oup, num_blocks):
+        super().__init__(inp, oup // 2, num_blocks)
+"""
+SPACE = """
+name: own
+base: yolov8{scale}.yaml
+scale: n
+modules: [own.py]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the file, which is loaded."""
+    (tmp_path / "own.py").write_text(TEXT, encoding="utf-8")
+    modules.load(tmp_path / "own.py")
+    return tmp_path
+
+
+def load(folder: Path, more: str) -> SearchSpace:
+    (folder / "space.yaml").write_text(SPACE + more, encoding="utf-8")
+    return space_file.load(folder / "space.yaml")
+
+
+def layer(model: str, index: int, choice: Choice) -> nn.Module:
+    document = Architecture.of(model, "n", {index: choice}).document(80)
+    return build.model(document, 80).model[index]
+
+
+def test_block_is_offered_in_the_place_of_blocks_by_its_name(folder: Path) -> None:
+    space = load(folder, "slots:\n  - {at: {host: C2f}, choices: {stock: {}, C2f_Wide: {e: [0.25, 0.5]}, Stack: {}}}\n")
+    assert {slot.layer: len(slot.choices) for slot in space.slots} == dict.fromkeys([2, 4, 6, 8, 12, 15, 18, 21], 4)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("model", "index", "name"), [("yolov8n.yaml", 4, "C2f"), ("yolo11n.yaml", 8, "C3k2"), ("yolov5n.yaml", 6, "C3")]
+)
+def test_it_has_the_channels_and_the_repeats_of_the_layer(model: str, index: int, name: str) -> None:
+    stock = base.load(model, "n").traced[index]
+    assert modules.offer("Stack") is not None
+    (site,) = HOSTS[name].sites_for(OPERATORS["Stack"], stock.layer, stock.channels_in)
+    assert (site.kind, site.repeats) == (SiteKind.STAGE, len(stock.layer.get_submodule("m")))  # type: ignore[arg-type]
+    built = layer(model, index, Choice.of("Stack", {}))
+    assert built.get_parameter("enter.conv.weight").shape[:2] == (stock.c_out, stock.channels_in)
+    assert len(list(built.get_submodule("blocks").children())) == site.repeats
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("model", "index", "repeats"), [("yolov9c.yaml", 2, 1), ("yolov9e.yaml", 3, 2)])
+def test_repeats_of_a_rep_ncspelan4_are_those_of_a_branch(model: str, index: int, repeats: int) -> None:
+    assert modules.offer("Stack") is not None
+    stock = base.load(model, "").traced[index]
+    (site,) = HOSTS["RepNCSPELAN4"].sites_for(OPERATORS["Stack"], stock.layer, stock.channels_in)
+    assert site.repeats == repeats
+
+
+@pytest.mark.usefixtures("folder")
+def test_its_row_is_read_in_a_process_that_has_not_offered_it() -> None:
+    lowered = rows.lower([-1, 2, "C2f_C2f_Wide", [64, True, {"shortcut": False, "e": 0.25}]])
+    assert lowered is not None
+    assert (lowered.host.name, lowered.operator.name) == ("C2f", "C2f_Wide")
+    assert lowered.row == [-1, 2, "C2f", [64, True]]
+    assert rows.lower([-1, 2, "C2f_Wide", [64, True]]) is None  # the row of a class as it stands
+    inner = rows.lower([-1, 2, "C2f_UIB", [64, True, {"expansion": 4}]])
+    assert inner is not None
+    assert (inner.host.name, inner.operator.name) == ("C2f", "UIB")
+
+
+@pytest.mark.usefixtures("folder")
+def test_weights_of_the_stock_block_are_inherited_by_name() -> None:
+    assert modules.offer("C2f_Wide") is not None
+    built = layer("yolov8n.yaml", 4, Choice.of("C2f_Wide", {}))
+    stock = base.load("yolov8n.yaml", "n").traced[4].layer.state_dict()
+    same = [name for name, value in built.state_dict().items() if name in stock and stock[name].shape == value.shape]
+    assert {"cv1.conv.weight", "cv2.conv.weight"} <= {*same}
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (
+            "slots:\n  - {at: {layers: [1]}, choices: {stock: {}, Stack: {}}}\n",
+            "; it takes the place of C3, C2f, C3k2, C2fCIB, RepNCSPELAN4 or ELAN1, or stands behind a layer, insert: [",
+        ),
+        (
+            "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, Narrowing: {}}}\n",
+            "layer 4: it makes (1, 32, 20, 20) of (1, 64, 20, 20), where the same shape is expected)",
+        ),
+        (
+            "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, C2f_UIB: {}}}\n",
+            "name: C2f_UIB is what UIB in a C2f is called; give the class another name",
+        ),
+        (
+            "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, My_Gate: {}}}\n",
+            "C2f has no site for My_Gate; it stands behind a layer, insert: [{after: 4, choices: {My_Gate: {}}}])",
+        ),
+    ],
+)
+def test_mistakes_say_where_it_can_stand(more: str, expected: str, folder: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(folder, more)
+    assert expected in str(caught.value)
+
+
+def test_name_of_an_operator_in_a_host_is_that_of_a_block_in_the_place_of_hosts_alone(folder: Path) -> None:
+    slots = "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, C3k2_UIB: {depthwise: false}}}\n"
+    (slot,) = load(folder, slots).slots
+    built = layer("yolov8n.yaml", 4, slot.choices[1])
+    assert type(built).__name__ == "C3k2_UIB"
+    with pytest.raises(SpecError, match="after-6: Conv has no site for C3k2_UIB"):
+        load(folder, "insert:\n  - {after: 6, choices: {C3k2_UIB: {}}}\n")
+
+
+def test_class_with_an_underscore_is_inserted(folder: Path) -> None:
+    load(folder, "insert:\n  - {after: [4, 6], choices: {My_Gate: {}}}\n")
+    inserted = [Insertion(after=4, feeds="all", choice=Choice.of("My_Gate", {}))]
+    document = Architecture.of("yolov8n.yaml", "n", {}, inserted=inserted).document(80)
+    row = document["backbone"][5]
+    assert row[2] == "My_Gate"
+    lowered = rows.lower(row)
+    assert lowered is not None
+    assert (lowered.host.name, lowered.operator.name) == ("Conv", "My_Gate")
+    built = build.model(document, 80).eval()
+    with torch.no_grad():
+        assert built(torch.rand(1, 3, 64, 64))[0].isfinite().all()
+
+
+class TestDerive:
+    def test_blocks_of_the_file_are_choices(self, folder: Path) -> None:
+        found = yaml.safe_load(derive("yolov8n.yaml"))
+        assert found["modules"] == [str(folder / "own.py")]
+        offering = [set(entry["at"]["layers"]) for entry in found["slots"] if "C2f_Wide" in entry["choices"]]
+        assert set.union(*offering) == {2, 4, 6, 8, 12, 15, 18, 21}
+        assert not any({"Narrowing", "C2f_UIB", "My_Gate"} & {*entry["choices"]} for entry in found["slots"])
+
+    def test_it_says_how_to_search_which_layers_get_the_blocks_of_a_fork(self, folder: Path) -> None:
+        (folder / "own.py").write_text(
+            TEXT.replace("C2f_Wide(C2f)", "C3k2_Wide(C3k2)").replace("n, shortcut, 1, e)", "n, False, e)"),
+            encoding="utf-8",
+        )
+        modules.load(folder / "own.py")
+        rows_of_it = "- [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, C3k2_Wide, [32, False]]"
+        text = f"nc: 2\nbackbone:\n  {rows_of_it}\nhead:\n  - [[-1], 1, Detect, [nc]]\n"
+        (folder / "mine.yaml").write_text(text, encoding="utf-8")
+        comment = " ".join(derive(str(folder / "mine.yaml")).replace("# ", "").split())
+        assert "No slots: C3k2_Wide 1; Detect 2. To search which layers get C3k2_Wide, write C3k2 into its" in comment
