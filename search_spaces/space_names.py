@@ -56,6 +56,13 @@ def _space_of(model: str) -> str | None:
     return f"v{found[1]}{found[2]}" if found and f"v{found[1]}" in catalog() else None
 
 
+def _with_scale_last(model: str) -> str | None:
+    """Return the name here of a model with its scale in the middle: `yolov8-p2n` for Ultralytics' `yolov8n-p2`."""
+    found = re.fullmatch(r"(yolov?\d+)([a-z])(-.+)?", model)
+    name = f"{found[1]}{found[3] or ''}" if found else ""
+    return f"{name}{found[2]}" if found and model_without_space(name) else None
+
+
 def require_files(space: str | os.PathLike[str]) -> None:
     """Refuse a space, or a list of them, of which one does not exist.
 
@@ -85,7 +92,8 @@ def require_file(space: str | os.PathLike[str]) -> Path:
     by_name, name = catalog(), os.fspath(space)
     path = by_name.get(name, Path(name))
     if not path.is_file():
-        meant = _space_of(name.removesuffix(".yaml"))
+        stem = name.removesuffix(".yaml")
+        meant = _space_of(stem) or _with_scale_last(stem)
         hint = nearest(name, by_name) if meant is None else f"did you mean {meant!r}?"
         also = " or a path" if hint.endswith("?") else ", or a path"
         raise SpecError(f"space: no such space or file, got {name!r} ({hint}{also})")

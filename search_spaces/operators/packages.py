@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import decode_source
+from importlib.util import decode_source, find_spec
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -70,9 +70,26 @@ def read_python(path: Path) -> str:
     try:
         return _text(read_plain(path, most=YAML_BYTES))
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+        meant = next((one for one in _places_of(path) if one.exists()), None)
+        hint = "" if meant is None else f"; a file or a folder is expected: {meant}"
+        raise SpecError(f"{path}: cannot be read ({error.strerror}{hint})") from None
     except SpecError as error:
         raise error.within(str(path)) from None
+
+
+def _places_of(path: Path) -> Iterator[Path]:
+    """Yield the files and folders that are meant where a package is named as in an import: `models.common`."""
+    names = path.name.split(".")
+    if not all(map(str.isidentifier, names)):
+        return
+    places = [path.parent.joinpath(*names)]
+    with suppress(ImportError, ValueError):  # a module without a spec
+        found = find_spec(names[0])
+        if found is not None and found.submodule_search_locations:
+            places += [Path(one).joinpath(*names[1:]) for one in found.submodule_search_locations]
+    for place in places:
+        yield place
+        yield place.with_suffix(".py")
 
 
 def _text(content: bytes) -> str:

@@ -1,5 +1,6 @@
 """Python files of forks as they are found: encodings, whole repositories, registries, classes that miss a package."""
 
+import email
 import re
 from pathlib import Path
 
@@ -65,6 +66,18 @@ class TestEncodings:
         (tmp_path / "own.py").write_bytes(content)
         with pytest.raises(SpecError, match=r"/own\.py: not a text file \(UTF-8 is expected, or a first line"):
             modules.read(tmp_path / "own.py")
+
+    @pytest.mark.parametrize(
+        ("named", "meant"),
+        [("parts", "parts.py"), ("of.parts", "of/parts"), ("email.mime", str(Path(email.__file__).parent / "mime"))],
+    )
+    def test_package_named_as_in_an_import_is_answered_with_its_place(
+        self, named: str, meant: str, tmp_path: Path
+    ) -> None:
+        write(tmp_path, {"parts.py": "", "of/parts/__init__.py": ""})
+        with pytest.raises(SpecError) as caught:
+            modules.read(tmp_path / named)
+        assert str(caught.value).endswith(f"; a file or a folder is expected: {tmp_path / meant})")
 
     def test_file_of_a_folder_that_cannot_be_read_is_left_out(self, tmp_path: Path) -> None:
         folder = write(tmp_path, {"parts/one.py": IMPORTS + layer("Readable"), "parts/none.py": ""}) / "parts"

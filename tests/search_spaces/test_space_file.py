@@ -512,7 +512,15 @@ def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("yolov8", "v8"), ("yolov8n", "v8n"), ("yolo11n.yaml", "v11n"), ("yolov9t", "v9t")]
+    ("name", "meant"),
+    [
+        ("yolov8", "v8"),
+        ("yolov8n", "v8n"),
+        ("yolo11n.yaml", "v11n"),
+        ("yolov9t", "v9t"),
+        ("yolov6n.yaml", "yolov6n"),
+        ("yolov8n-p2", "yolov8-p2n"),
+    ],
 )
 def test_model_of_a_family_is_answered_with_its_space(name: str, meant: str) -> None:
     with pytest.raises(SpecError) as caught:
