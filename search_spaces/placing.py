@@ -29,7 +29,10 @@ from search_spaces.placed import STAND_IN, Placed, as_raw_head, build
 from search_spaces.trace import Feature, run, skip_batch_norms
 
 _IMAGE_SIZE = 256
-"""Size in pixels of the image: a multiple of every stride."""
+"""Size in pixels of the image: a multiple of every stride, and that with which Ultralytics finds the strides."""
+
+_USUAL_SIZE = 640
+"""Size in pixels of the images that forks train on, for which some of their layers alone are made."""
 
 _OF_HEADS = ("reg_max", "end2end")
 """Settings of a file that Ultralytics' parser gives to heads."""
@@ -91,8 +94,8 @@ def _key(document: Mapping[str, Any], rows: Sequence[Any], found: Mapping[int, U
 class _Placing:
     """The rows of a document, built up to each class of a user in turn."""
 
-    def __init__(self, parser: Parser, document: Mapping[str, Any], channels: int) -> None:
-        self._parser, self._document, self._channels = parser, document, channels
+    def __init__(self, parser: Parser, document: Mapping[str, Any], channels: int, *, size: int = _IMAGE_SIZE) -> None:
+        self._parser, self._document, self._channels, self._size = parser, document, channels, size
         self._rows = [list(row) for _, row in model_file.addressed(document)]
         self._addresses = [place for place, _ in model_file.addressed(document)]
         self._features: list[Feature] = []
@@ -142,9 +145,20 @@ class _Placing:
                     found, place, self._evaluated(arguments, is_head=is_head), received, is_head=is_head
                 )
         except SpecError as error:
-            raise error.within(self._addresses[index]) from None
+            reason = _of_one_size(found) if self._works_at_the_usual_size(index, found) else error
+            raise reason.within(self._addresses[index]) from None
         self._placed[index] = placed
         self._features.append(returned)
+
+    def _works_at_the_usual_size(self, index: int, found: UserClass) -> bool:
+        """Return whether a class that cannot be placed can be in a larger image."""
+        if self._size == _USUAL_SIZE:
+            return False
+        before = {layer: one.found for layer, one in self._placed.items()}
+        with suppress(SpecError):
+            _Placing(self._parser, self._document, self._channels, size=_USUAL_SIZE).all(before | {index: found})
+            return True
+        return False
 
     def _first_that_works(
         self,
@@ -281,7 +295,7 @@ class _Placing:
         return f"{found.name}({', '.join(map(named_values.shown, reading.given(self._document.get('nc'))))})"
 
     def _image(self) -> Tensor:
-        return torch.zeros(1, self._channels, _IMAGE_SIZE, _IMAGE_SIZE, device="meta")
+        return torch.zeros(1, self._channels, self._size, self._size, device="meta")
 
     def _scale(self) -> dict[str, Any]:
         """Return the scale that `parse_model` would assume with a warning."""
@@ -313,6 +327,14 @@ class _Placing:
             "nc": "nc" if is_head else self._document.get("nc"),
         }
         return [variables.get(one, model_file.evaluated(one)) if isinstance(one, str) else one for one in arguments]
+
+
+def _of_one_size(found: UserClass) -> SpecError:
+    return SpecError(
+        f"{found.name} of {found.file} takes maps of one size alone: it works in images of {_USUAL_SIZE} px, and not in "
+        f"one of {_IMAGE_SIZE} px, with which Ultralytics finds the strides; let it resize what it adds to a map, such "
+        "as an embedding of positions (F.interpolate)"
+    )
 
 
 def _require_layer(built: Any) -> None:

@@ -453,6 +453,26 @@ class Adjusted(nn.Module):
 """
 
 
+def test_class_for_maps_of_one_size_is_told_so(tmp_path: Path) -> None:
+    load(tmp_path, POSITIONS)
+    path = model(tmp_path, "[-1, 1, Conv, [16, 3, 2]]", "[-1, 1, Positions, [160]]")
+    with pytest.raises(SpecError, match=r"backbone\[2\]: Positions of own.py takes maps of one size alone"):
+        placed(path)
+    with pytest.raises(SpecError, match=r"Positions of own.py cannot be built of \[10\]"):
+        placed(model(tmp_path, "[-1, 1, Conv, [16, 3, 2]]", "[-1, 1, Positions, [10]]"))
+
+
+POSITIONS = """
+class Positions(nn.Module):
+    def __init__(self, dim, size):
+        super().__init__()
+        self.embedding = nn.Parameter(torch.zeros(1, dim, size, size))
+
+    def forward(self, x):
+        return x + self.embedding
+"""
+
+
 class TestBase:
     def test_base_model_has_final_numbers(self, fork: Path) -> None:
         modules.load(fork / "fork.py")
