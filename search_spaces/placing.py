@@ -331,9 +331,9 @@ class _Placing:
 
 def _of_one_size(found: UserClass) -> SpecError:
     return SpecError(
-        f"{found.name} of {found.file} takes maps of one size alone: it works in images of {_USUAL_SIZE} px, and not in "
-        f"one of {_IMAGE_SIZE} px, with which Ultralytics finds the strides; let it resize what it adds to a map, such "
-        "as an embedding of positions (F.interpolate)"
+        f"{found.name} of {found.file} takes maps of one size alone: it works in images of {_USUAL_SIZE} px, and not "
+        f"in one of {_IMAGE_SIZE} px, with which Ultralytics finds the strides; let it resize what it adds to a map, "
+        "such as an embedding of positions (F.interpolate)"
     )
 
 
