@@ -296,17 +296,11 @@ def notes(document: Mapping[str, Any]) -> Iterator[str]:
 
 def ignored(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a note for each setting of a file, as it was written, that has no effect."""
-    for key in ("ch", "channels"):
-        if document.get(key) not in (None, _OF_AN_IMAGE):
-            yield f"{key}: {document[key]} is not followed, images have {_OF_AN_IMAGE} channels here"
     rows = [row for section in (*SECTIONS, "neck") for row in document.get(section) or () if is_row(row)]
     named = {row[2].rpartition(".")[2] for row in rows}
     for name in document.get("arguments") or ():
         if name not in named:
             yield f"arguments: no row names {name}"
-
-
-_OF_AN_IMAGE = 3
 
 
 def _depth(document: Mapping[str, Any]) -> float:
