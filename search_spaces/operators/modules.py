@@ -218,9 +218,12 @@ def offer(name: str) -> Operator | None:
 
 
 def offer_blocks() -> None:
-    """Make operators of the users' classes without a record that can take the place of a block of Ultralytics."""
+    """Make operators of the users' classes without a record that can take the place of a block of Ultralytics.
+
+    Names that a file of Ultralytics defines are left out: a fork repeats them.
+    """
     recorded = {record.module for record in OPERATORS.values()}
-    for name in user_classes.names():
+    for name in sorted({*user_classes.names()} - missing_imports.of_ultralytics().keys()):
         with suppress(SpecError):  # several files define it, Ultralytics has it, or it takes what only a row can give
             found = user_classes.find(name)
             if found is not None and found.module not in recorded and SiteKind.STAGE in of_class(found).kinds:

@@ -52,6 +52,10 @@ class C3k2_UIB(Stack):
     pass
 
 
+class C3f(C2f):  # as Ultralytics' file of blocks has one
+    pass
+
+
 class Narrowing(Stack):
     def __init__(self, inp, oup, num_blocks):
         super().__init__(inp, oup // 2, num_blocks)
@@ -187,7 +191,7 @@ class TestDerive:
         assert found["modules"] == [str(folder / "own.py")]
         offering = [set(entry["at"]["layers"]) for entry in found["slots"] if "C2f_Wide" in entry["choices"]]
         assert set.union(*offering) == {2, 4, 6, 8, 12, 15, 18, 21}
-        assert not any({"Narrowing", "C2f_UIB", "My_Gate"} & {*entry["choices"]} for entry in found["slots"])
+        assert not any({"C3f", "Narrowing", "C2f_UIB", "My_Gate"} & {*entry["choices"]} for entry in found["slots"])
 
     def test_it_says_how_to_search_which_layers_get_the_blocks_of_a_fork(self, folder: Path) -> None:
         (folder / "own.py").write_text(
