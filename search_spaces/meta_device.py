@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from search_spaces.one_by_one import OneByOne
 from search_spaces.operators import user_classes
+from search_spaces.without_cuda import named_cuda_as
 
 
 def unwrapped(layer: nn.Module) -> nn.Module:
@@ -24,25 +25,28 @@ def is_of_user(layer: nn.Module) -> bool:
     return user_classes.is_of_user(unwrapped(layer))
 
 
-def passed(layer: nn.Module, received: Any) -> Any:
+def passed(layer: nn.Module, received: Any, *, may_compute: bool = True) -> Any:
     """Pass maps on the meta device through a layer; return its output there. A list of maps stays as it is.
 
-    A user's layer may compute with numbers, `x.max().item()`, which the meta device does not have. It gets random ones
-    then, on the CPU.
+    Args:
+        may_compute: a user's layer may compute with numbers, `x.max().item()`, which the meta device does not have. It
+            gets random ones then, on the CPU.
     """
     if not is_of_user(layer):
         return layer(received)
     with redirect_stdout(sys.stderr):  # what a user's layer prints is no result of a command
-        return _passed(layer, received)
+        return _passed(layer, received, may_compute=may_compute)
 
 
-def _passed(layer: nn.Module, received: Any) -> Any:
+def _passed(layer: nn.Module, received: Any, *, may_compute: bool) -> Any:
     try:
-        return layer(list(received) if isinstance(received, list) else received)
-    except Exception:
-        if not _is_meta(received):
+        with named_cuda_as("meta" if _is_meta(received) else "cpu"):
+            return layer(list(received) if isinstance(received, list) else received)
+    except Exception as error:
+        if isinstance(error, ImportError) or not may_compute or not _is_meta(received):
             raise
-    returned = with_numbers(layer)(_mapped(received, lambda one: torch.rand(one.shape, device="cpu")))
+    with named_cuda_as("cpu"):
+        returned = with_numbers(layer)(_mapped(received, lambda one: torch.rand(one.shape, device="cpu")))
     return _mapped(returned, lambda one: one.to("meta"))
 
 

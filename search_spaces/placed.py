@@ -19,6 +19,7 @@ from search_spaces.errors import SpecError
 from search_spaces.one_by_one import OneByOne
 from search_spaces.operators import user_classes
 from search_spaces.operators.user_classes import UserClass
+from search_spaces.without_cuda import named_cuda_as
 
 STAND_IN = "Index"
 """Ultralytics' layer whose row says the channels behind it, whatever they are: the place of a user's class."""
@@ -136,11 +137,12 @@ def build(
     """Build a layer on the device of the context; one whose constructor needs numbers is moved to the meta device."""
     with redirect_stdout(sys.stderr):
         try:
-            return repeated(module, given, repeats, names=names, one_by_one=one_by_one)
+            with named_cuda_as(torch.get_default_device()):
+                return repeated(module, given, repeats, names=names, one_by_one=one_by_one)
         except (RuntimeError, NotImplementedError):
             if torch.get_default_device().type != "meta":
                 raise
-        with torch.device("cpu"):
+        with torch.device("cpu"), named_cuda_as("cpu"):
             return repeated(module, given, repeats, names=names, one_by_one=one_by_one).to("meta")
 
 

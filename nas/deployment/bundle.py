@@ -17,7 +17,7 @@ from types import ModuleType
 
 from nas.deployment.source_file import Imported, SourceFile, Statement
 from search_spaces.errors import SpecError
-from search_spaces.operators.missing_imports import ULTRALYTICS, of_ultralytics
+from search_spaces.operators.missing_imports import moved
 
 _WIDTH = 120
 
@@ -200,7 +200,7 @@ def _where_it_is(imported: Imported) -> Imported:
 
 def _of_ultralytics(module: str, name: str) -> Imported | None:
     """Return the import by which a name was found that a file of Ultralytics does not have, as the fork's has."""
-    found = of_ultralytics().get(name) if module.startswith(ULTRALYTICS) else None
+    found = moved(module, name)
     return None if found is None else Imported(module=found.__module__, name=name)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Never
 
 from torch import nn
 from ultralytics.nn import modules as ultralytics_modules
-from ultralytics.utils import LOGGER, checks
+from ultralytics.utils import LOGGER, checks, ops, tal, torch_utils
 
 from search_spaces.errors import in_one_line
 from search_spaces.operators.record import Operator
@@ -32,6 +32,8 @@ _EVERYTHING = "everything"
 
 ULTRALYTICS = "ultralytics.nn"
 """Beginning of the names of the modules in which names are looked up in all of Ultralytics' files of layers."""
+_WITH_UTILITIES = {"ultralytics", "utils"}
+"""Packages with functions that Ultralytics has elsewhere now, `make_divisible`: its older releases, and YOLOv5."""
 
 
 class _Missing(type):
@@ -179,10 +181,10 @@ class _Helper:
         self._namespace = namespace
 
     def __call__(self, name: str, origin: str, error: ImportError) -> Any:
-        """Return a class of Ultralytics that the import did not find where it looked, or else a stand-in."""
+        """Return what Ultralytics has elsewhere than the import looked, or else a stand-in."""
         with suppress(ImportError):
-            if self._absolute(origin).startswith(ULTRALYTICS) and name in (known := of_ultralytics()):
-                return known[name]
+            if (found := moved(self._absolute(origin), name)) is not None:
+                return found
         self.errors.append(error)
         if name == _EVERYTHING:
             self._not_found.append(origin)
@@ -221,6 +223,15 @@ class _Helper:
 
 def _unchanged(decorated: Any) -> Any:
     return decorated
+
+
+def moved(module: str, name: str) -> Any:
+    """Return what stands elsewhere in Ultralytics than in a module of it, or of YOLOv5's `utils`; None if nothing."""
+    if module.startswith(ULTRALYTICS):
+        return of_ultralytics().get(name)
+    parts = (ops, torch_utils, tal) if module.partition(".")[0] in _WITH_UTILITIES else ()
+    found = (vars(part)[name] for part in parts if name in vars(part))
+    return next((one for one in found if getattr(one, "__module__", "").startswith("ultralytics.utils")), None)
 
 
 def of_ultralytics() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from search_spaces import build, model_reader
 from search_spaces.errors import SpecError
 from search_spaces.operators import Site, SiteKind, modules, packages, user_classes
 from search_spaces.placed import PLACED
+from trials.costing import cost
 
 LAYER = """
 class {name}(nn.Module):
@@ -294,3 +295,44 @@ def test_choice_with_an_attribute_that_ultralytics_sets_is_refused_by_trying(nam
     site = Site(path="", kind=SiteKind.LAYER, c_in=32, c_out=32, kernel=3, stride=1, groups=1, activation=nn.SiLU())
     reason = record.incompatibility(site, {})
     assert reason == f"it has {name} of its own, which Ultralytics sets on every layer (another name)"
+
+
+class TestMachine:
+    """Classes written for another machine or another release."""
+
+    BODY = """
+class {name}(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.layer = {layer}
+        self.register_buffer("factor", torch.ones(1{where}))
+    def forward(self, x):
+        return self.layer(x) * self.factor * {factor}
+"""
+
+    @pytest.mark.parametrize(
+        ("name", "layer_of", "where", "factor"),
+        [
+            ("CudaInside", "nn.Conv2d(c1, c2, 1)", "", "torch.ones(1).cuda()"),
+            ("CudaNamed", "nn.Conv2d(c1, c2, 1).to('cuda')", ", device='cuda:0'", "torch.arange(1, device='cuda')"),
+            ("CudaMoved", "nn.Conv2d(c1, c2, 1).cuda()", "", "int(x.abs().mean().item() > -1)"),
+        ],
+    )
+    def test_class_that_names_cuda_is_built_without(
+        self, name: str, layer_of: str, where: str, factor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        text = IMPORTS + self.BODY.format(name=name, layer=layer_of, where=where, factor=factor)
+        modules.load(write(tmp_path, {"own.py": text}) / "own.py")
+        path = model(tmp_path, f"[-1, 1, {name}, [32]]")
+        document = model_reader.model_document(str(path))
+        assert cost.measure(document, 2, 64, deployed=False).layers[2].params == 64 * 32 + 32
+
+    def test_functions_that_ultralytics_has_elsewhere_now_are_found(self, tmp_path: Path) -> None:
+        text = (
+            f"{IMPORTS}from ultralytics.utils.torch_utils import make_divisible\n"
+            "from ultralytics.yolo.utils.tal import make_anchors\nfrom utils.general import xywh2xyxy\n"
+            f"assert make_anchors and xywh2xyxy\n{layer('Divisible', 'nn.Conv2d(c1, make_divisible(c2 - 3, 8), 1)')}"
+        )
+        modules.load(write(tmp_path, {"own.py": text}) / "own.py")
+        assert summary(model(tmp_path, "[-1, 1, Divisible, [32]]")).startswith("Divisible(64, 32): ")
