@@ -220,7 +220,7 @@ def _listed(operator: Operator, carried: Choice | None) -> str:
         values = parameter.search_values or (parameter.default,)
         wanted = {*values, in_file.get(parameter.name, parameter.default)} if in_file else {*values}
         if parameter.search_values or len(wanted) > 1:
-            listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
+            listed[parameter.name] = parameter.in_order(wanted)
     return _yaml(listed, flow=True).strip()
 
 

@@ -83,7 +83,7 @@ def _listed(operator: Operator, choices: Sequence[Choice]) -> dict[str, list[Val
         found = {dict(choice.parameters)[parameter.name] for choice in choices}
         wanted = {*(parameter.search_values or (parameter.default,)), *found}
         if wanted != {parameter.default}:
-            listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
+            listed[parameter.name] = parameter.in_order(wanted)
     return listed
 
 

@@ -6,7 +6,7 @@ Ultralytics' blocks. Whether a class can stand in a place is found by building i
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter as Argument
@@ -27,6 +27,10 @@ _SIZES = ((20, 20), (20, 28))
 @dataclass(frozen=True, kw_only=True)
 class OpenParameter(Parameter):
     """Parameter of a constructor: any value of its default's type is allowed."""
+
+    def in_order(self, values: Collection[Value]) -> list[Value]:
+        """Return values in the order in which a space file lists them."""
+        return sorted(values)
 
     def check(self, value: object) -> Value:
         """Return a value of the right type as it is.

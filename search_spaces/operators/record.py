@@ -1,7 +1,7 @@
 """Record of an operator: its name, its parameters, the sites that it takes, and how it is built."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property, wraps
@@ -114,6 +114,10 @@ class Parameter:
     default: Value
     allowed: tuple[Value, ...]
     search_values: tuple[Value, ...] = ()
+
+    def in_order(self, values: Collection[Value]) -> list[Value]:
+        """Return allowed values in the order in which a space file lists them."""
+        return [value for value in self.allowed if value in values]
 
     def check(self, value: object) -> Value:
         """Return an allowed value as it is; `True` is not 1 here, and `"3"` is not 3.

@@ -7,12 +7,13 @@ import torch
 import yaml
 from torch import nn
 
-from search_spaces import Architecture, Choice, SearchSpace, base, build, rows, space_file
+from search_spaces import Architecture, Choice, SearchSpace, base, build, rows, space_file, yaml_text
 from search_spaces.architecture import Insertion
 from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, SiteKind, modules
+from search_spaces.refine import refine
 
 TEXT = """
 from torch import nn
@@ -183,6 +184,17 @@ def test_class_with_an_underscore_is_inserted(folder: Path) -> None:
     built = build.model(document, 80).eval()
     with torch.no_grad():
         assert built(torch.rand(1, 3, 64, 64))[0].isfinite().all()
+
+
+def test_space_around_a_result_offers_the_values_that_were_found(folder: Path) -> None:
+    space = load(folder, "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, C2f_Wide: {e: [0.25, 0.75]}}}\n")
+    found = [space.of({"4": one}) for one in space.slots[0].choices[1:]]
+    document = yaml_text.read_yaml(folder / "space.yaml")
+    fine = space_file.parse({**yaml_text.parse_yaml(refine(document, space, found)), "modules": []})
+    assert [each.fingerprint for each in fine.start] == [each.fingerprint for each in found]
+    (folder / "found.yaml").write_text(found[0].to_yaml(80, folder=folder), encoding="utf-8")
+    around = space_file.parse(yaml_text.parse_yaml(derive(str(folder / "found.yaml"))))
+    assert [each.picks for each in around.start] == [found[0].picks]
 
 
 class TestDerive:
