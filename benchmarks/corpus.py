@@ -3,6 +3,7 @@
     python -m benchmarks.corpus FOLDER                          # YAML files at any depth
     python -m benchmarks.corpus FOLDER --modules fork.py        # with a fork's Python: a file or a folder
     python -m benchmarks.corpus FOLDER --csv corpus.csv --timeout 60
+    python -m benchmarks.corpus FOLDER --as-printed             # parameters as the files' own repositories count them
 
 A file is *built* if `nas cost` would count it: it is read, translated, built and counted at 640 px, as it is and as
 it is deployed. It is *refused* if a line of ours says why (a mistake in the file, a module of a fork). A *traceback*
@@ -49,8 +50,8 @@ class Verdict:
     why: str = ""
 
 
-def read(path: Path) -> Verdict:
-    """Read, build and count one file."""
+def read(path: Path, *, as_printed: bool = False) -> Verdict:
+    """Read, build and count one file; `as_printed` with the heads and blocks of its own repository."""
     from search_spaces import model_reader  # noqa: PLC0415 - imports PyTorch, which the parent process does not need
     from trials.costing import other_tasks  # noqa: PLC0415
 
@@ -58,7 +59,7 @@ def read(path: Path) -> Verdict:
     if not _is_model(path):
         return Verdict(file=name, outcome=OTHER)
     try:
-        reading = model_reader.read_model(name, or_counted=True)
+        reading = model_reader.read_model(name, as_printed=as_printed, or_counted=True)
         built, _ = (
             other_tasks.measure_any(reading.document, reading.document["nc"], _IMAGE_SIZE, deployed=deployed)
             for deployed in (False, True)
@@ -86,7 +87,7 @@ def _is_model(path: Path) -> bool:
     return isinstance(document, dict) and {"backbone", "head"} <= set(document)
 
 
-def _serve(modules: Sequence[str], pipe: Connection) -> None:
+def _serve(modules: Sequence[str], pipe: Connection, as_printed: bool) -> None:  # noqa: FBT001 - arguments of a process are given by position
     """Read the files that arrive, until none does: the main function of a process."""
     import torch  # noqa: PLC0415 - as above
 
@@ -95,14 +96,14 @@ def _serve(modules: Sequence[str], pipe: Connection) -> None:
     torch.set_num_threads(1)
     user_modules.load_all(modules, None)
     while (path := pipe.recv()) is not None:
-        pipe.send(read(path))
+        pipe.send(read(path, as_printed=as_printed))
 
 
 class _Reader:
     """Process that reads files; it is started anew where one takes too long."""
 
-    def __init__(self, modules: Sequence[str], timeout: float) -> None:
-        self._modules, self._timeout = modules, timeout
+    def __init__(self, modules: Sequence[str], timeout: float, *, as_printed: bool) -> None:
+        self._modules, self._timeout, self._as_printed = modules, timeout, as_printed
         self._process: multiprocessing.process.BaseProcess | None = None
 
     def read(self, path: Path) -> Verdict:
@@ -110,7 +111,7 @@ class _Reader:
         if self._process is None or not self._process.is_alive():
             self._pipe, theirs = multiprocessing.get_context("spawn").Pipe()
             self._process = multiprocessing.get_context("spawn").Process(
-                target=_serve, args=(self._modules, theirs), daemon=True
+                target=_serve, args=(self._modules, theirs, self._as_printed), daemon=True
             )
             self._process.start()
             theirs.close()
@@ -132,10 +133,12 @@ class _Reader:
             self._process = None
 
 
-def verdicts(folder: Path, modules: Sequence[str] = (), *, timeout: float = 60) -> Iterator[Verdict]:
+def verdicts(
+    folder: Path, modules: Sequence[str] = (), *, timeout: float = 60, as_printed: bool = False
+) -> Iterator[Verdict]:
     """Yield the verdict on every YAML file below a folder, or on one file."""
     files = [folder] if folder.is_file() else sorted(one for one in folder.rglob("*.y*ml") if one.is_file())
-    reader = _Reader(modules, timeout)
+    reader = _Reader(modules, timeout, as_printed=as_printed)
     try:
         for file in files:
             yield reader.read(file)
@@ -155,12 +158,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--modules", nargs="*", default=[], help="Python files or folders of the fork")
+    parser.add_argument(
+        "--as-printed", action="store_true", help="count heads and blocks of the files' own repositories"
+    )
     parser.add_argument("--csv", type=Path, help="file for the verdicts, with whole reasons")
     parser.add_argument("--format", choices=("text", "json"), default="text")
     parser.add_argument("--timeout", type=float, default=60, help="seconds for one file")
     typed = parser.parse_args()
     began, found = time.monotonic(), []
-    for verdict in verdicts(typed.folder, typed.modules, timeout=typed.timeout):
+    for verdict in verdicts(typed.folder, typed.modules, timeout=typed.timeout, as_printed=typed.as_printed):
         found.append(verdict)
         if typed.format == "text":
             figures = f"{verdict.params:>12,} {verdict.gflops:9.3f} " if verdict.outcome == BUILT else ""
