@@ -12,18 +12,18 @@ from nas.defaults import MARGIN
 STOCK = "stock"
 LEAST_SEEDS = 3
 PLACES = (
-    "backbone, late",
-    "fusion",
-    "downsampling",
-    "upsampling",
-    "spatial pyramid",
-    "behind the backbone",
-    "neck",
-    "behind the neck",
     "backbone, early",
     "behind an early stage",
+    "downsampling",
+    "backbone, late",
+    "spatial pyramid",
+    "behind the backbone",
+    "upsampling",
+    "fusion",
+    "neck",
+    "behind the neck",
 )
-"""Kinds of place, in the order in which they are trained and listed."""
+"""Kinds of place, in the order in which they are listed: that of the layers."""
 BEGIN, END = "<!-- table of benchmarks/modules.py -->", "<!-- end of the table -->"
 """Lines of a page between which the table stands."""
 
