@@ -64,6 +64,20 @@ def test_what_breaks_is_named(before: str, after: str, line: str, fork: Path) ->
     assert line in lines(fork)
 
 
+def test_weights_of_five_dimensions_keep_a_model_contiguous_and_break_nothing(fork: Path) -> None:
+    text = (
+        (fork / "fork.py")
+        .read_text(encoding="utf-8")
+        .replace("return x * self.activation(y)", "return x * self.activation(y) * self.five.sum()")
+    )
+    given = "super().__init__()\n        self.five = nn.Parameter(torch.ones(1, 1, 1, 1, 2) / 2)"
+    head, gate = text.split("class EnergyGate")
+    (fork / "fork.py").write_text(
+        f"{head}class EnergyGate{gate.replace('super().__init__()', given, 1)}", encoding="utf-8"
+    )
+    assert "layer 5: EnergyGate(): 128x16x16 to 128x16x16: keeps all promises" in lines(fork)
+
+
 def test_layer_of_another_repository_that_only_moves_or_adds_numbers_keeps_every_promise(tmp_path: Path) -> None:
     rows = [[-1, 1, "ReOrg", []], [-1, 1, "Conv", [16, 3, 2]], [[-1, -1], 1, "Shortcut", [1]]]
     document = {"nc": 2, "anchors": 3, "backbone": rows, "head": [[[2], 1, "IDetect", ["nc", "anchors"]]]}

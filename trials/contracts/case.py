@@ -87,6 +87,11 @@ class Case:
         return False
 
     @property
+    def may_stay_contiguous(self) -> bool:
+        """Whether weights of five dimensions may keep the whole model out of channels_last."""
+        return False
+
+    @property
     def unit(self) -> int:
         """Pixels of a unit of the sizes: more than one where a layer makes or reads far smaller maps, too."""
         return 1

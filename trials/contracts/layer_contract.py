@@ -51,6 +51,11 @@ class LayerCase(Case):
         return self.placed.found.source is None
 
     @property
+    def may_stay_contiguous(self) -> bool:
+        """Whether weights of five dimensions may keep the whole model out of channels_last: a fork has such layers."""
+        return True
+
+    @property
     def site_summary(self) -> str:
         """Nothing: the call says it."""
         return ""

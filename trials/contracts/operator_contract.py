@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from search_spaces.memory_format import has_five_dimensions
 from trials.contracts.case import SQUARE, Case, Failure
 from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, observe, relative_difference
 from trials.costing import cost, dispatch
@@ -210,6 +211,8 @@ def _device(subject: _Subject) -> Iterator[str]:
 
 def _storage(subject: _Subject) -> Iterator[str]:
     """Parameters and buffers have four dimensions or fewer, as channels_last requires."""
+    if subject.case.may_stay_contiguous:
+        return
     for name, value in subject.fresh().state_dict().items():
         if value.dim() > 4:
             yield f"{name} has {value.dim()} dimensions; Ultralytics converts models to channels_last, which takes 4"
@@ -256,6 +259,8 @@ def _autocast(subject: _Subject) -> Iterator[str]:
 def _channels_last(subject: _Subject) -> Iterator[str]:
     """Channels_last, the layout of training and deployment on a CPU, gives the same output, and trains."""
     module, x = subject.trained(), subject.case.image()
+    if has_five_dimensions(module):  # the model is in the contiguous format then
+        return
     last, x_last = subject.trained().to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     with torch.no_grad():
         if (far := relative_difference(last(x_last), module(x))) > REORDERED:
