@@ -9,7 +9,6 @@ only be inserted replaces nothing and has the mapping alone: `[-1, 1, SE, [{redu
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,9 +96,11 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     """
     source, repeats, module, arguments = row
     host_name, operator_name = separated(row)
-    ours = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
-    # a user's class goes before our operator; one inside a host has been offered by now
-    operator = ours if host_name else _offered(operator_name, arguments) or ours
+    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
+    if not host_name:  # a user's class goes before our operator
+        operator = _offered(operator_name, arguments) or operator
+    elif operator is None and user_modules.is_block(operator_name):
+        operator = user_modules.offer(operator_name)
     if operator is None or user_rows.user_class(row) is not None:
         return None
     hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
@@ -141,10 +142,8 @@ def separated(row: Sequence[Any]) -> tuple[str, str]:
     host, _, name = module.partition("_")
     if (host in HOSTS or host in PRINTED_HOSTS) and (name in OPERATORS or name in PRINTED):
         return host, name
-    if host in HOSTS:
-        with suppress(SpecError):  # a class of that name that cannot be an operator is not what is meant
-            if _offered(name, arguments) is not None:
-                return host, name
+    if host in HOSTS and user_modules.is_block(name):
+        return host, name
     if module in OPERATORS or _offered(module, arguments) is not None:
         return "", module
     host, _, name = module.rpartition("_")

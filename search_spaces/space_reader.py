@@ -204,7 +204,12 @@ class Reader(grammar.PartReader):
             operator = self._operator(name, place)
             if operator is None:
                 continue
+            if wanting := [one for one in operator.required if one not in given]:
+                self._mistakes.extend(f"{place}: {operator.wanting(one)}" for one in wanting)
+                continue
             values = self._values(operator, given, place)
+            if not {*operator.required} <= {*values}:
+                continue
             combinations = product(*values.values())
             found = (Choice.of(name, dict(zip(values, combination, strict=True))) for combination in combinations)
             offered[name] = list(dict.fromkeys(found))

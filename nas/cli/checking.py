@@ -313,6 +313,9 @@ def _operators(named: str) -> "tuple[Operator, ...]":
         raise SpecError(f"operator: FILE.py:NAME is expected, got {named!r} ({nearest(named, OPERATORS)})")
     found = modules.load(Path(path))
     made = modules.offer(name) if colon else None  # of a class without a record
+    if made is not None and made.required:
+        wanted = ", ".join(made.required)
+        raise SpecError(f"operator: {name} has no default for {wanted}: nas check --space FILE checks it with values")
     found = found if made is None or made in found else (*found, made)
     chosen = tuple(operator for operator in found if operator.name == name or not colon)
     if not chosen:

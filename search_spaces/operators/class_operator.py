@@ -6,7 +6,7 @@ Ultralytics' blocks. Whether a class can stand in a place is found by building i
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter as Argument
@@ -47,6 +47,28 @@ class OpenParameter(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RequiredParameter(OpenParameter):
+    """Parameter for which a constructor has no default: any number, word or truth value is allowed."""
+
+    default: Value = ""
+
+    @property
+    def is_required(self) -> bool:
+        """Whether there is no default: a space file gives the values."""
+        return True
+
+    def check(self, value: object) -> Value:
+        """Return a value as it is.
+
+        Raises:
+            SpecError: it is no number, word or truth value.
+        """
+        if isinstance(value, bool | int | float | str):
+            return value
+        raise SpecError(f"not a value of {self.name}, got {value!r} (a number, a word, or a truth value)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassOperator(Operator):
     """Operator whose module is a class as it stands in a user's file.
 
@@ -71,20 +93,11 @@ def of_class(found: UserClass) -> ClassOperator:
     arguments = constructor_names.arguments(found.module)
     given = tuple(_given_by_site([one.name for one in arguments]))
     others = arguments[len(given) :]
-    if wanting := [one.name for one in others if one.default is Argument.empty]:
-        raise SpecError(
-            f"{found.name}: its constructor wants {', '.join(wanting)}, for which it has no default "
-            "(give it one, or write a record; docs/operators.md)"
-        )
     record = ClassOperator(
         name=found.name,
         module=found.module,
         given=given,
-        parameters=tuple(
-            OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
-            for one in others
-            if isinstance(one.default, bool | int | float | str)
-        ),
+        parameters=tuple(_parameters(others)),
         kinds=(SiteKind.STAGE, SiteKind.LAYER) if len(given) == len(_OF_A_BLOCK) else (SiteKind.LAYER,),
         build=_Builder(found.module, given),
         incompatibility=_Trial(found.module, given),
@@ -98,6 +111,15 @@ def of_class(found: UserClass) -> ClassOperator:
 
 _OF_A_BLOCK = ("c_in", "c_out", "repeats")
 """Attributes of a site that a block is built of."""
+
+
+def _parameters(arguments: Sequence[Argument]) -> Iterator[OpenParameter]:
+    """Yield the parameters of a constructor; an argument whose default is something else keeps it."""
+    for one in arguments:
+        if one.default is Argument.empty:
+            yield RequiredParameter(name=one.name, allowed=())
+        elif isinstance(one.default, bool | int | float | str):
+            yield OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
 
 
 def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:

@@ -224,10 +224,22 @@ def offer_blocks() -> None:
     """
     recorded = {record.module for record in OPERATORS.values()}
     for name in sorted({*user_classes.names()} - missing_imports.of_ultralytics().keys()):
-        with suppress(SpecError):  # several files define it, Ultralytics has it, or it takes what only a row can give
-            found = user_classes.find(name)
-            if found is not None and found.module not in recorded and SiteKind.STAGE in of_class(found).kinds:
-                offer(name)
+        block = _block(name)
+        if block is not None and not block.required and block.module not in recorded:
+            offer(name)
+
+
+def is_block(name: str) -> bool:
+    """Return whether a user's class without a record can take the place of a block of Ultralytics."""
+    return _block(name) is not None
+
+
+def _block(name: str) -> ClassOperator | None:
+    with suppress(SpecError):  # several files define it, or the class is none that can be offered
+        found = user_classes.find(name)
+        made = None if found is None else of_class(found)
+        return made if made is not None and SiteKind.STAGE in made.kinds else None
+    return None
 
 
 def load_installed() -> None:

@@ -115,6 +115,11 @@ class Parameter:
     allowed: tuple[Value, ...]
     search_values: tuple[Value, ...] = ()
 
+    @property
+    def is_required(self) -> bool:
+        """Whether there is no default: a space file gives the values."""
+        return False
+
     def in_order(self, values: Collection[Value]) -> list[Value]:
         """Return allowed values in the order in which a space file lists them."""
         return [value for value in self.allowed if value in values]
@@ -222,11 +227,20 @@ class Operator:
         names = [parameter.name for parameter in self.parameters]
         raise SpecError(f"{self.name} has no parameter {name!r} ({nearest(name, names)})")
 
+    @property
+    def required(self) -> list[str]:
+        """Names of the parameters that have no default."""
+        return [parameter.name for parameter in self.parameters if parameter.is_required]
+
+    def wanting(self, name: str) -> str:
+        """Return the message for a parameter without default to which no value is given."""
+        return f"{self.name} has no default for {name}: give it a value, or several, {{{self.name}: {{{name}: [...]}}}}"
+
     def complete(self, given: Parameters) -> dict[str, Value]:
         """Return all parameters in the record's order: the given ones, checked, and defaults for the rest.
 
         Raises:
-            SpecError: lists every unknown name and every value that is not allowed.
+            SpecError: lists every unknown name, every value that is not allowed, and what has no default.
         """
         mistakes: list[str] = []
         values = {parameter.name: parameter.default for parameter in self.parameters}
@@ -235,6 +249,7 @@ class Operator:
                 values[name] = self.parameter(name).check(value)
             except SpecError as error:
                 mistakes.extend(error.mistakes)
+        mistakes += [self.wanting(name) for name in self.required if name not in given]
         if mistakes:
             raise SpecError(mistakes)
         return values

@@ -216,3 +216,59 @@ class TestDerive:
         (folder / "mine.yaml").write_text(text, encoding="utf-8")
         comment = " ".join(derive(str(folder / "mine.yaml")).replace("# ", "").split())
         assert "No slots: C3k2_Wide 1; Detect 2. To search which layers get C3k2_Wide, write C3k2 into its" in comment
+
+
+WANTING = """
+from torch import nn
+
+
+class LargeKernel(nn.Module):
+    def __init__(self, dim, k_size, heads=1):
+        super().__init__()
+        self.conv = nn.Conv2d(dim, dim, k_size, padding=k_size // 2, groups=dim)
+
+    def forward(self, x):
+        return x * self.conv(x)
+"""
+
+
+class TestArgumentWithoutDefault:
+    @pytest.fixture
+    def wanting(self, tmp_path: Path) -> Path:
+        """Return a folder with a class that has an argument without default."""
+        (tmp_path / "own.py").write_text(WANTING, encoding="utf-8")
+        modules.load(tmp_path / "own.py")
+        return tmp_path
+
+    def test_values_of_the_space_are_given(self, wanting: Path) -> None:
+        space = load(wanting, "insert:\n  - {after: 4, choices: {LargeKernel: {k_size: [3, 7]}}}\n")
+        (slot,) = space.slots
+        assert [str(one) for one in slot.choices[1:]] == ["LargeKernel(k_size=3)", "LargeKernel(k_size=7)"]
+        text = space.of({slot.name: slot.choices[2]}).to_yaml(80, folder=wanting)
+        assert "LargeKernel, [64, 3, 1, {k_size: 7, heads: 1}]" in text
+        del OPERATORS["LargeKernel"]
+        assert Architecture.from_yaml(text, folder=wanting).insertions[0].choice == slot.choices[2]
+
+    @pytest.mark.parametrize(
+        ("choices", "expected"),
+        [
+            (
+                "{LargeKernel: {heads: 2}}",
+                "choices.LargeKernel: LargeKernel has no default for k_size: give it a value, or several, {Large",
+            ),
+            (
+                "{LargeKernel: {k_size: [[3, 3]]}}",
+                "not a value of k_size, got [3, 3] (a number, a word, or a truth value)",
+            ),
+            ("{LargeKernel: {k_size: wide}}", "with 64 channels it cannot be built or run: "),
+        ],
+    )
+    def test_mistakes_are_named(self, choices: str, expected: str, wanting: Path) -> None:
+        with pytest.raises(SpecError) as caught:
+            load(wanting, f"insert:\n  - {{after: 4, choices: {choices}}}\n")
+        assert expected in str(caught.value)
+
+    def test_row_without_it_is_refused(self, wanting: Path) -> None:
+        with pytest.raises(SpecError, match="LargeKernel: LargeKernel has no default for k_size"):
+            rows.lower([-1, 1, "LargeKernel", [64, 3, 1, {"heads": 1}]])
+        assert wanting.is_dir()
