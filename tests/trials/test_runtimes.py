@@ -3,6 +3,7 @@
 import io
 import json
 import stat
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -302,3 +303,28 @@ class TestSsh:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(EnvironmentProblem, match="install an ssh client"):
             runtimes.open_runtime("ssh://board")
+
+
+SIGNALLED = """\
+import signal, subprocess
+import torch
+from torch import nn
+from trials.latency.backends import BACKENDS, ExecutionSettings
+from trials.latency.deployed import Deployed
+
+x = torch.zeros(1, 3, 8, 8, device="meta")
+backend, execution = BACKENDS["openvino"], ExecutionSettings()
+graph = backend.graph_of(Deployed(module=nn.Conv2d(3, 4, 3).eval(), inputs=x, description="a layer"), execution)
+first, second = (backend.load(graph, execution, description="a layer") for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run(["true"], check=True)
+"""
+
+
+def test_signals_reach_a_process_in_which_openvino_has_run() -> None:
+    pytest.importorskip("openvino")
+    command = [sys.executable, "-X", "faulthandler", "-c", SIGNALLED]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

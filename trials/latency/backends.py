@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -213,15 +215,25 @@ def _require_cuda(used: Sequence[str], built: Sequence[str]) -> None:
     raise EnvironmentProblem(f"onnxruntime would compute on the CPU in place of the GPU ({missing})")
 
 
-def _openvino(graph: bytes, execution: ExecutionSettings) -> Session:
+@cache
+def _openvino_core() -> Any:
+    """Return OpenVINO's runtime, one for the whole process.
+
+    Each one gives its thread another stack for signals. Where two are let go in the order in which they were made, a
+    stack is left that is gone, and the next signal, of a child or of Ctrl-C, ends the process (OpenVINO 2026.4.1).
+    """
     import openvino  # noqa: PLC0415 - an extra
 
+    return openvino.Core()
+
+
+def _openvino(graph: bytes, execution: ExecutionSettings) -> Session:
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": execution.threads,
         "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the CPU has it
     }
-    core = openvino.Core()
+    core = _openvino_core()
     compiled = core.compile_model(core.read_model(graph), "CPU" if execution.device == CPU else "GPU", settings)
     request = compiled.create_infer_request()
     images = [np.zeros(tuple(one.shape), dtype=np.float32) for one in compiled.inputs]
