@@ -228,7 +228,7 @@ class TestUi:
         assert answers(port, "/")
         process.send_signal(number)
         results, errors = process.communicate(timeout=60)
-        lines = errors.splitlines()
+        lines = errors.removeprefix("loading PyTorch ...\n").splitlines()
         assert lines[0] == f"MLflow of {tmp_path} in about ten seconds; Ctrl-C stops it"
         assert lines[1].startswith(f"http://127.0.0.1:{port}/")
         assert len(lines) == 3

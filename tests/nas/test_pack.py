@@ -559,7 +559,7 @@ nas() { "$PYTHON" -c "import sys; from nas.cli import main; sys.argv[0] = 'nas';
 nas unpack packed.tar.gz --study moved --runs mine
 ! nas resume moved --trials 2 --runs mine 2> refused.txt
 grep -q -e "--data PATH/data.yaml" refused.txt
-nas resume moved --trials 2 --runs mine --data data/data.yaml
+nas resume moved --trials 2 --runs mine --data data/data.yaml --trust
 nas fsck moved --runs mine
 """
 
