@@ -1,4 +1,4 @@
-"""Keep a model with tensors of five dimensions out of channels_last, which has four."""
+"""Models that are not trained in channels_last: with tensors of five dimensions, or a layer for which it fails."""
 
 from functools import wraps
 from itertools import chain
@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 _OF_VOLUMES = 5
+_LEAST_CHANNELS = 16
+"""Input channels from which on the backward pass of such a layer is right."""
 
 
 def has_five_dimensions(module: nn.Module) -> bool:
@@ -16,6 +18,22 @@ def has_five_dimensions(module: nn.Module) -> bool:
     `Module.to(memory_format=torch.channels_last)` converts tensors of four and five, and raises for the latter.
     """
     return any(one.dim() == _OF_VOLUMES for one in chain(module.parameters(), module.buffers()))
+
+
+def has_narrow_strided_pointwise(module: nn.Module) -> bool:
+    """Return whether a 1x1 convolution with a stride reads fewer than 16 channels, as RepVGG's in a very narrow model.
+
+    In channels_last its backward pass writes beyond its memory on a CPU with AVX-512: the process crashes, or goes on
+    with other numbers (oneDNN 3.12.0 of PyTorch 2.14.1: 8 to 16 channels with stride 2, 64 px).
+    """
+    return any(
+        isinstance(one, nn.Conv2d)
+        and one.kernel_size == (1, 1)
+        and max(one.stride) > 1
+        and one.groups == 1
+        and one.in_channels < _LEAST_CHANNELS
+        for one in module.modules()
+    )
 
 
 def keeping_contiguous(stock_to: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from search_spaces.errors import GpuError, unwrapped
-from search_spaces.memory_format import has_five_dimensions
+from search_spaces.memory_format import has_five_dimensions, has_narrow_strided_pointwise
 from trials.budget import Precision
 from trials.devices import CPU
 
@@ -66,11 +66,12 @@ def fastest_precision(device: str) -> Precision:
 
 
 def training_format(module: nn.Module) -> torch.memory_format:
-    """Return the memory format of a training: channels_last, except for a module with tensors of five dimensions.
+    """Return the memory format of a training: channels_last, except for modules that have to stay contiguous.
 
     On a GPU Ultralytics trains in it, too (`engine/trainer.py:347` in 8.4.190).
     """
-    return torch.contiguous_format if has_five_dimensions(module) else torch.channels_last
+    is_contiguous = has_five_dimensions(module) or has_narrow_strided_pointwise(module)
+    return torch.contiguous_format if is_contiguous else torch.channels_last
 
 
 def memory_format(device: torch.device, module: nn.Module) -> torch.memory_format:

@@ -28,6 +28,10 @@ def test_fp16_is_for_gpus_with_tensor_cores(*, name: str, capability: tuple[int,
         (nn.Conv2d(1, 1, 1), torch.channels_last),
         (nn.Conv1d(1, 1, 1), torch.channels_last),
         (nn.Conv3d(1, 1, 1), torch.contiguous_format),
+        (nn.Sequential(nn.Conv2d(8, 16, 1, 2)), torch.contiguous_format),
+        (nn.Conv2d(8, 16, 1, 2, groups=8), torch.channels_last),
+        (nn.Conv2d(8, 16, 3, 2), torch.channels_last),
+        (nn.Conv2d(16, 16, 1, 2), torch.channels_last),
     ],
 )
 def test_model_is_trained_in_a_memory_format_that_its_weights_have(
