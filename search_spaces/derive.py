@@ -203,8 +203,9 @@ def _fits(base: Base, layer: int, operator: Operator, carried: Choice | None, *,
 
 
 def _choices(operator: Operator, carried: Choice | None) -> Iterator[Choice]:
-    """Yield the default, each value that would be listed, and the file's choice."""
-    yield Choice.of(operator.name, {})
+    """Yield the default, if there is one, each value that would be listed, and the file's choice."""
+    if not operator.required:
+        yield Choice.of(operator.name, {})
     for parameter in operator.parameters:
         for value in parameter.search_values:
             yield Choice.of(operator.name, {parameter.name: value})

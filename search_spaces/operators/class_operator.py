@@ -57,6 +57,10 @@ class RequiredParameter(OpenParameter):
         """Whether there is no default: a space file gives the values."""
         return True
 
+    def in_order(self, values: Collection[Value]) -> list[Value]:
+        """Return the values that are given, in the order in which a space file lists them."""
+        return sorted((one for one in values if one != self.default), key=lambda one: (isinstance(one, str), one))
+
     def check(self, value: object) -> Value:
         """Return a value as it is.
 
@@ -88,7 +92,7 @@ def of_class(found: UserClass) -> ClassOperator:
     """Return the operator of a class.
 
     Raises:
-        SpecError: its name cannot be that of an operator, or its constructor takes what only a row can give.
+        SpecError: its name cannot be that of an operator.
     """
     arguments = constructor_names.arguments(found.module)
     given = tuple(_given_by_site([one.name for one in arguments]))

@@ -298,7 +298,9 @@ def scored(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify counts the opened files")
 def test_only_a_confirmation_opens_sealed_files_and_a_search_needs_none(ask: Ask, data: Path, tmp_path: Path) -> None:
     folders = [data.parent / kind / split for kind in ("images", "labels") for split in ("train", "val")]
-    studies = [ask(holdout=0.2, study=name, trials=2, image_size=64, base_epochs=30).begin() for name in ("there", "gone")]
+    studies = [
+        ask(holdout=0.2, study=name, trials=2, image_size=64, base_epochs=30).begin() for name in ("there", "gone")
+    ]
     sealed = {str(data.parent / image) for image in holdout.read(studies[0].folder / "holdout.json").images}
     labels = {image.replace("/images/", "/labels/").replace(".png", ".txt") for image in sealed}
     assert len(sealed) == len(labels & set(map(str, data.parent.rglob("*.txt")))) == 12

@@ -268,6 +268,16 @@ class TestArgumentWithoutDefault:
             load(wanting, f"insert:\n  - {{after: 4, choices: {choices}}}\n")
         assert expected in str(caught.value)
 
+    def test_space_around_a_result_offers_what_was_found(self, wanting: Path) -> None:
+        space = load(wanting, "insert:\n  - {after: 4, choices: {LargeKernel: {k_size: [3, 7]}}}\n")
+        found = [space.of({space.slots[0].name: one}) for one in space.slots[0].choices[1:]]
+        document = yaml_text.read_yaml(wanting / "space.yaml")
+        fine = space_file.parse({**yaml_text.parse_yaml(refine(document, space, found)), "modules": []})
+        assert [each.fingerprint for each in fine.start] == [each.fingerprint for each in found]
+        (wanting / "found.yaml").write_text(found[1].to_yaml(80, folder=wanting), encoding="utf-8")
+        around = space_file.parse(yaml_text.parse_yaml(derive(str(wanting / "found.yaml"))))
+        assert [one.choice for one in around.start[0].insertions] == [space.slots[0].choices[2]]
+
     def test_row_without_it_is_refused(self, wanting: Path) -> None:
         with pytest.raises(SpecError, match="LargeKernel: LargeKernel has no default for k_size"):
             rows.lower([-1, 1, "LargeKernel", [64, 3, 1, {"heads": 1}]])
