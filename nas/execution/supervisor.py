@@ -59,6 +59,7 @@ class _WorkerProcess:
         watchdog: of its current training.
         killed: why the supervisor killed it.
         to_restart: whether its last process exited before the study had ended.
+        was_late: whether an orphan's trial was enqueued while its process ran, which may just have found none to take.
         not_before: time by `time.monotonic` at which it may be restarted.
         exits: outside of trials, while the number of ended trials stayed at `ended`.
         lost: why its GPU can be used no more; empty while it can.
@@ -71,6 +72,7 @@ class _WorkerProcess:
     watchdog: Watchdog | None = None
     killed: ExitCause | None = None
     to_restart: bool = False
+    was_late: bool = False
     not_before: float = 0.0
     exits: int = 0
     ended: int = 0
@@ -148,7 +150,7 @@ class Supervisor:
         prepare_stock_models(self._study)
 
     def _start(self, worker: _WorkerProcess) -> None:
-        worker.watchdog, worker.killed, worker.to_restart = None, None, False
+        worker.watchdog, worker.killed, worker.to_restart, worker.was_late = None, None, False, False
         worker.log.parent.mkdir(exist_ok=True)
         memory = ["--memory", str(self._memory)] if self._memory else []
         command = [*WORKER, str(self._study.folder), "--deadline", str(self._deadline), *memory]
@@ -223,6 +225,7 @@ class Supervisor:
             recovery.recover(self._study, dict.fromkeys(exited))
             for worker in self._workers:
                 worker.to_restart = worker.to_restart or worker.process is None
+                worker.was_late = worker.process is not None
 
     def _kill_hung(self) -> None:
         """Kill the workers whose training makes no progress."""
@@ -272,7 +275,8 @@ class Supervisor:
         in_trials = set(recovery.recover(self._study, causes).values())
         self._leave_lost({worker: cause.text for worker, code, cause in exited.values() if code == LOST})
         for number, (worker, code, _) in exited.items():
-            worker.to_restart = code != 0 or number in in_trials  # a candidate may exit with any code
+            # a candidate may exit with any code
+            worker.to_restart = code != 0 or number in in_trials or worker.was_late
         return [
             (worker, cause)
             for number, (worker, code, cause) in exited.items()
