@@ -87,6 +87,8 @@ def _changes_by_scale(found: UserClass, block: str) -> bool:
 
 def of_older_parent(module: Any) -> str:
     """Return what is wrong with a class that hands on arguments in the order of an older `C3k2` or `Detect`."""
+    if not _is_subclass(module, (C3k2, Detect)):  # else the source of every class would be parsed
+        return ""
     for given in _handed_on(module):
         if _is_subclass(module, C3k2) and given[_BEFORE_ATTENTION : _BEFORE_ATTENTION + 1] == ["g"]:
             return (
@@ -105,8 +107,8 @@ def _names(module: type[nn.Module]) -> list[str]:
     return [one.name for one in constructor_names.arguments(module)]
 
 
-def _is_subclass(module: Any, block: type[nn.Module]) -> bool:
-    return isinstance(module, type) and issubclass(module, block)
+def _is_subclass(module: Any, parents: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
+    return isinstance(module, type) and issubclass(module, parents)
 
 
 def _handed_on(module: Any) -> Iterator[list[str]]:

@@ -12,7 +12,12 @@ _LEAST_CHANNELS = 16
 """Input channels from which on the backward pass of such a layer is right."""
 
 
-def has_five_dimensions(module: nn.Module) -> bool:
+def stays_contiguous(module: nn.Module) -> bool:
+    """Return whether a module, or a model with it, is trained and used in the contiguous memory format."""
+    return _has_five_dimensions(module) or _has_narrow_strided_pointwise(module)
+
+
+def _has_five_dimensions(module: nn.Module) -> bool:
     """Return whether a parameter or buffer has five dimensions, as those of a `Conv3d`.
 
     `Module.to(memory_format=torch.channels_last)` converts tensors of four and five, and raises for the latter.
@@ -20,7 +25,7 @@ def has_five_dimensions(module: nn.Module) -> bool:
     return any(one.dim() == _OF_VOLUMES for one in chain(module.parameters(), module.buffers()))
 
 
-def has_narrow_strided_pointwise(module: nn.Module) -> bool:
+def _has_narrow_strided_pointwise(module: nn.Module) -> bool:
     """Return whether a 1x1 convolution with a stride reads fewer than 16 channels, as RepVGG's in a very narrow model.
 
     In channels_last its backward pass writes beyond its memory on a CPU with AVX-512: the process crashes, or goes on
@@ -41,7 +46,7 @@ def keeping_contiguous(stock_to: Any) -> Any:
 
     @wraps(stock_to)
     def to(self: nn.Module, *arguments: Any, **options: Any) -> Any:
-        if options.get("memory_format") is torch.channels_last and has_five_dimensions(self):
+        if options.get("memory_format") is torch.channels_last and stays_contiguous(self):
             options["memory_format"] = torch.contiguous_format
         return stock_to(self, *arguments, **options)
 

@@ -1,4 +1,4 @@
-"""What Ultralytics' parser makes of some blocks besides what their rows say (`parse_model` in `nn/tasks.py`)."""
+"""Rules of Ultralytics' parser that the rows of some blocks do not show (`parse_model` in `nn/tasks.py`)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from search_spaces.errors import GpuError, unwrapped
-from search_spaces.memory_format import has_five_dimensions, has_narrow_strided_pointwise
+from search_spaces.memory_format import stays_contiguous
 from trials.budget import Precision
 from trials.devices import CPU
 
@@ -70,8 +70,7 @@ def training_format(module: nn.Module) -> torch.memory_format:
 
     On a GPU Ultralytics trains in it, too (`engine/trainer.py:347` in 8.4.190).
     """
-    is_contiguous = has_five_dimensions(module) or has_narrow_strided_pointwise(module)
-    return torch.contiguous_format if is_contiguous else torch.channels_last
+    return torch.contiguous_format if stays_contiguous(module) else torch.channels_last
 
 
 def memory_format(device: torch.device, module: nn.Module) -> torch.memory_format:

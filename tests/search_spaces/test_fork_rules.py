@@ -1,4 +1,4 @@
-"""What parsers of forks do besides what a row says: for variants of C3k2 and A2C2f, and for YOLOv13's classes."""
+"""Rules of forks' parsers that rows do not show: variants of C3k2 and A2C2f, and YOLOv13's classes."""
 
 import re
 from pathlib import Path

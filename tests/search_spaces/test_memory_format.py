@@ -9,7 +9,9 @@ import search_spaces  # noqa: F401 - replaces functions of Ultralytics
 from search_spaces.memory_format import keeping_contiguous
 
 
-@pytest.mark.parametrize(("layer", "is_last"), [(nn.Conv3d(2, 2, 1), False), (nn.Conv1d(2, 2, 1), True)])
+@pytest.mark.parametrize(
+    ("layer", "is_last"), [(nn.Conv3d(2, 2, 1), False), (nn.Conv2d(2, 2, 1, 2), False), (nn.Conv1d(2, 2, 1), True)]
+)
 def test_model_is_converted_where_its_tensors_can_be(layer: nn.Module, *, is_last: bool) -> None:
     model = tasks.BaseModel()
     model.model = nn.Sequential(nn.Conv2d(3, 2, 3), layer)

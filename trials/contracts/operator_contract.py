@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_spaces.memory_format import has_five_dimensions
+from search_spaces.memory_format import stays_contiguous
 from trials.contracts.case import SQUARE, Case, Failure
 from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, observe, relative_difference
 from trials.costing import cost, dispatch
@@ -259,7 +259,7 @@ def _autocast(subject: _Subject) -> Iterator[str]:
 def _channels_last(subject: _Subject) -> Iterator[str]:
     """Channels_last, the layout of training and deployment on a CPU, gives the same output, and trains."""
     module, x = subject.trained(), subject.case.image()
-    if has_five_dimensions(module):  # the model is in the contiguous format then
+    if stays_contiguous(module):  # as does the model
         return
     last, x_last = subject.trained().to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     with torch.no_grad():

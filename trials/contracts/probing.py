@@ -103,4 +103,4 @@ _REMEDIES = {
     "operator adaptive pooling": "; nn.AdaptiveAvgPool2d((None, 1)) is x.mean(3, keepdim=True), which exports",
     "Unsupported: ONNX export": "; nas export --formats openvino,torchscript needs no ONNX",
 }
-"""What helps against an error of PyTorch's exporter, by a part of its message."""
+"""Remedies against errors of PyTorch's exporter, by a part of the message."""
