@@ -210,6 +210,19 @@ def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def environment_left_alone() -> Iterator[None]:
+    """A test that leaves a variable behind fails, in the place of a later one in the same process."""
+    before = dict(os.environ)
+    yield
+    after = dict(os.environ)
+    changed = {name for name in {*before, *after} - {"PYTEST_CURRENT_TEST"} if before.get(name) != after.get(name)}
+    for name in changed:
+        os.environ.pop(name, None)
+        os.environ.update({name: before[name]} if name in before else {})
+    assert not changed
+
+
 @contextmanager
 def _restored_vocabulary() -> Iterator[None]:
     before, loaded = dict(OPERATORS), dict(user_classes.LOADED)

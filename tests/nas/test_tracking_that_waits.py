@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from nas import addresses
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
 from nas.tracking import background, tracker
@@ -74,6 +75,7 @@ def gate(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
         "_MLFLOW_SERVER_REGISTRY_STORE": database,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (tmp_path / "artifacts").as_uri(),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
+        addresses.TRACKING: database,  # MLflow's server names it for its children with the first request
     }.items():
         monkeypatch.setenv(name, value)
     from mlflow.server import app
