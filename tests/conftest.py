@@ -211,16 +211,19 @@ def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(autouse=True)
-def environment_left_alone() -> Iterator[None]:
-    """A test that leaves a variable behind fails, in the place of a later one in the same process."""
-    before = dict(os.environ)
+def settings_end_with_their_test() -> Iterator[None]:
+    """A test that leaves a setting of ours or of MLflow's behind fails, in the place of a later one of its process."""
+    before = _settings()
     yield
-    after = dict(os.environ)
-    changed = {name for name in {*before, *after} - {"PYTEST_CURRENT_TEST"} if before.get(name) != after.get(name)}
-    for name in changed:
-        os.environ.pop(name, None)
-        os.environ.update({name: before[name]} if name in before else {})
-    assert not changed
+    left = _settings()
+    for name in left.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+    assert left == before
+
+
+def _settings() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(("NAS_", "MLFLOW_", "_MLFLOW_"))}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Contracts of operators, checked with operators that break one promise each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -133,17 +133,17 @@ def spelled(words: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def operators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Operator]]:
-    """Load the good operator and all broken ones; restore the vocabulary afterwards."""
-    before = dict(OPERATORS)
+def operators(
+    tmp_path_factory: pytest.TempPathFactory,
+    vocabulary_of_module: None,  # noqa: ARG001 - it ends with the tests of this file
+) -> dict[str, Operator]:
+    """Load the good operator and all broken ones."""
     folder = tmp_path_factory.mktemp("operators")
     sources = {"good": ("", "", ""), **BREAKING}
     for name, (_, construct, forward) in sources.items():
         path = folder / f"{spelled(name)}.py"
         path.write_text(written(spelled(name), construct, forward), encoding="utf-8")
-    yield {name: modules.load(folder / f"{spelled(name)}.py")[0] for name in sources}
-    OPERATORS.clear()
-    OPERATORS.update(before)
+    return {name: modules.load(folder / f"{spelled(name)}.py")[0] for name in sources}
 
 
 def case_of(operator: Operator) -> Case:
