@@ -1,4 +1,4 @@
-"""Further layers of the YOLOv7 repository, which none of its own model files names: blocks of Ghost modules and others.
+"""Further layers of the YOLOv7 repository, which none of its own model files names: blocks of Ghost and folded modules.
 
 Structure and number of parameters are those of WongKinYiu/yolov7 (GPL-3.0). Rows and maps as in
 `search_spaces/yolov7.py`; a translated row names them `yolov7.GhostStem`.
@@ -9,9 +9,9 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import Conv, GhostBottleneck, GhostConv
+from ultralytics.nn.modules import Conv, GhostBottleneck, GhostConv, RepConv
 
-from search_spaces.yolov7 import PREFIX, BottleneckCSPB, BottleneckCSPC, PartialBlock, Res
+from search_spaces.yolov7 import PREFIX, BottleneckCSPB, BottleneckCSPC, PartialBlock, Res, ResCSPB, ResCSPC
 
 
 class Chuncat(nn.Module):
@@ -154,8 +154,73 @@ class GhostCSPC(BottleneckCSPC):
     inner = staticmethod(_ghost)
 
 
+class RepRes(Res):
+    """`Res` whose 3x3 convolution is a sum of branches, folded into one once deployed; arguments as there."""
+
+    def __init__(self, channels: int, *, shortcut: bool, g: int, e: float) -> None:
+        super().__init__(channels, shortcut=shortcut, g=g, e=e)
+        hidden = int(channels * e)
+        self.layers[1] = RepConv(hidden, hidden, 3, g=g, act=Conv.default_act, bn=True)
+
+
+class _Folded(PartialBlock):
+    """With folded bottlenecks, half as wide inside."""
+
+    inner = staticmethod(partial(RepRes, e=0.5))
+
+
+class _FoldedInGroups(_Folded):
+    """With folded bottlenecks in 32 groups, half as wide inside, where those of ResNeXt are as wide."""
+
+    groups = 32
+
+
+class RepResCSPA(_Folded, ResCSPA):
+    """`ResCSPA` with folded bottlenecks; arguments as there."""
+
+
+class RepResCSPB(_Folded, ResCSPB):
+    """`ResCSPB` with folded bottlenecks, which do not add their input; arguments as there."""
+
+    shortcut = False
+
+
+class RepResCSPC(_Folded, ResCSPC):
+    """`ResCSPC` with folded bottlenecks; arguments as there."""
+
+
+class RepResXCSPA(_FoldedInGroups, ResCSPA):
+    """`ResXCSPA` with folded bottlenecks; arguments as there."""
+
+
+class RepResXCSPB(_FoldedInGroups, ResCSPB):
+    """`ResXCSPB` with folded bottlenecks, which do not add their input; arguments as there."""
+
+    shortcut = False
+
+
+class RepResXCSPC(_FoldedInGroups, ResCSPC):
+    """`ResXCSPC` with folded bottlenecks; arguments as there."""
+
+
 LAYERS: dict[str, type[nn.Module]] = {
     f"{PREFIX}{layer.__name__}": layer
-    for layer in (Chuncat, Foldcut, GhostStem, GhostSPPCSPC, ResCSPA, ResXCSPA, GhostCSPA, GhostCSPB, GhostCSPC)
+    for layer in (
+        Chuncat,
+        Foldcut,
+        GhostStem,
+        GhostSPPCSPC,
+        ResCSPA,
+        ResXCSPA,
+        GhostCSPA,
+        GhostCSPB,
+        GhostCSPC,
+        RepResCSPA,
+        RepResCSPB,
+        RepResCSPC,
+        RepResXCSPA,
+        RepResXCSPB,
+        RepResXCSPC,
+    )
 }
 """By the names of translated rows."""

@@ -198,8 +198,14 @@ FURTHER = file_of(
         [[-1, -2], 1, "Chuncat", [1]],
         [-1, 1, "Foldcut", [1]],
         [-1, 1, "GhostSPPCSPC", [32]],
+        [-1, 2, "RepResCSPA", [32]],
+        [-1, 1, "RepResCSPB", [32]],
+        [-1, 1, "RepResCSPC", [32]],
+        [-1, 1, "RepResXCSPA", [128]],
+        [-1, 2, "RepResXCSPB", [64]],
+        [-1, 1, "RepResXCSPC", [128]],
     ],
-    [[2, 1, "RepConv", [32, 3, 2]], [[9, 10], 1, "IDetect", ["nc", "anchors"]]],
+    [[2, 1, "RepConv", [32, 3, 2]], [[15, 16], 1, "IDetect", ["nc", "anchors"]]],
     anchors=ANCHORS[:2],
 )
 
@@ -231,6 +237,16 @@ def test_reorg_keeps_the_order_of_the_repository() -> None:
         ("DownC", (16, 32), 16 * 16 + 2 * 16 + 9 * 16 * 16 + 2 * 16 + 16 * 16 + 2 * 16),
         ("DownD", (16, 32), 16 * 16 + 2 * 16 + 9 * 16 * 16 + 2 * 16 + 2 * (16 * 32 + 2 * 32)),
         ("ResCSPA", (16, 32), 2 * (16 * 16 + 32) + 2 * 16 * 8 + 9 * 8 * 8 + 2 * 16 + 32 + 32 * 32 + 64),
+        (
+            "RepResCSPA",  # each inner block: 1x1, the branches of 3x3 and 1x1 and that of the input, 1x1
+            (16, 32),
+            2 * (16 * 16 + 32) + 2 * 16 * 8 + (9 + 1) * 8 * 8 + 4 * 16 + 32 + 32 * 32 + 64,
+        ),
+        (
+            "RepResXCSPB",  # the branches in 32 groups of one channel
+            (16, 64),
+            16 * 64 + 128 + 2 * 64 * 32 + (9 + 1) * 32 + 4 * 64 + 128 + 64 * 64 + 128 + 128 * 64 + 128,
+        ),
         ("GhostCSPC", (16, 32, 0), 3 * (16 * 16 + 32) + 32 * 32 + 64),
         ("GhostStem", (3, 32), 27 * 8 + 16 * 8 + 9 * 16 * 8 + 32 * 16 + 29 * (3 * 8 + 16)),
         ("Stem", (3, 32), 27 * 16 + 2 * 16 + 16 * 16 + 2 * 16 + 9 * 16 * 16 + 2 * 16 + 32 * 32 + 2 * 32),
