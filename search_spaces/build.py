@@ -144,23 +144,53 @@ def errors_with_address(document: Mapping[str, Any], errors: tuple[type[Exceptio
     try:
         yield
     except errors as error:
-        index = _failed_row(error)
-        if index is None:
+        variables = _parser_variables(error)
+        index = variables.get("i")
+        if not isinstance(index, int):
             raise SpecError(f"the model cannot be built: {in_one_line(error)}") from error
-        place, row = model_file.addressed(document)[index]
+        rows = model_file.addressed(document)
+        place, row = rows[index]
         reason = in_one_line(error)
-        if type(error) is IndexError:
+        several = _several_maps(index, [row for _, row in rows], variables.get("ch"))
+        if several is not None:
+            source, (first, *_) = several
+            reason = (
+                f"layer {source}, {rows[source][1][2]}, returns several maps (a row behind it takes one of them: "
+                f"[-1, 1, Index, [{first}, 0]])"
+            )
+        elif type(error) is IndexError:
             reason = "not enough arguments, or not enough of one"
         elif isinstance(error, AssertionError) and not str(error):
             reason = f"{extract_tb(error.__traceback__)[-1].line}; a fork's own {row[2]}: {layers.BRING}"
         raise SpecError(f"{place}: {row[2]} cannot be built of {shortened(row[3])}: {reason}") from error
 
 
-def _failed_row(error: Exception) -> int | None:
-    """Return the index of the row at which Ultralytics' `parse_model` raised an error: its variable `i`."""
+def _parser_variables(error: Exception) -> Mapping[str, Any]:
+    """Return the variables of Ultralytics' `parse_model` where it raised an error; none if it did not."""
     frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_filename == tasks.__file__]
-    found = [frame.f_locals.get("i") for frame in frames if frame.f_code.co_name == "parse_model"]
-    return found[-1] if found and isinstance(found[-1], int) else None
+    found = [frame.f_locals for frame in frames if frame.f_code.co_name == "parse_model"]
+    return found[-1] if found else {}
+
+
+def _several_maps(index: int, rows: Sequence[Sequence[Any]], channels: Any) -> tuple[int, Sequence[int]] | None:
+    """Return the layer of several maps that a row names as an input, with their channels; None if there is none.
+
+    Args:
+        index: of the row.
+        rows: of the model.
+        channels: the parser's variable: behind each layer so far; of several maps a list.
+    """
+    named = rows[index][0]
+    for one in named if isinstance(named, list) else [named]:
+        if not isinstance(one, int) or not isinstance(channels, list) or not -index <= one < index:
+            continue
+        source, before = one % index, rows[one % index][0]
+        if not isinstance(channels[source], list | tuple):
+            continue
+        if isinstance(before, int) and (origin := _several_maps(source, rows, channels)):  # such as pooling
+            return origin
+        return source, channels[source]
+    return None
 
 
 def require_raw_predictions(document: Mapping[str, Any]) -> None:

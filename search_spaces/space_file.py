@@ -135,8 +135,10 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
         raise SpecError("a model file, where a space is expected (nas spaces derive FILE prints the space around it)")
     mistakes: list[str] = []
     heading = grammar.read(Heading, dict(document), "", mistakes)
-    base = _load_parts(document if heading is None else heading.model_dump(), mistakes)
-    reader = Reader(base, mistakes)
+    named = document if heading is None else heading.model_dump()
+    is_vocabulary_whole = _load_operators(named, mistakes)
+    base = _load_base(named, mistakes)
+    reader = Reader(base, mistakes, is_vocabulary_whole=is_vocabulary_whole)
     scaling_factors = reader.scaling_factors(document["macro"]) if "macro" in document else ()
     if "slots" in document or not {"insert", "macro"} & set(document):
         reader.slots(document.get("slots"))
@@ -159,13 +161,19 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     return replace(space, start=tuple(space.of(picks, factors) for picks, factors in picked))
 
 
-def _load_parts(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
-    """Load the users' operators and the base model that a file names, even if other keys have mistakes."""
-    name, scale = document.get("base"), document.get("scale", "")
+def _load_operators(document: Mapping[str, Any], mistakes: list[str]) -> bool:
+    """Load the users' operators and classes that a file names; return whether all could be loaded."""
     try:
         user_modules.load_all(modules(document), None)
     except SpecError as error:
         mistakes.extend(error.mistakes)
+        return False
+    return True
+
+
+def _load_base(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
+    """Load the base model that a file names, even if other keys have mistakes."""
+    name, scale = document.get("base"), document.get("scale", "")
     if not isinstance(name, str) or not isinstance(scale, str):
         return None
     try:

@@ -11,7 +11,7 @@ from torch import Tensor
 from search_spaces import grammar, insertions, scaling
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.base import Base
-from search_spaces.errors import SpecError, nearest
+from search_spaces.errors import SpecError, nearest, typo_of
 from search_spaces.grammar import At, Entry, Insert, Macro
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, SiteKind, Value
@@ -31,11 +31,14 @@ class Reader(grammar.PartReader):
     Args:
         base: None if it cannot be loaded; the form of the file and the names in it are checked nevertheless.
         mistakes: gets a line for each mistake.
+        is_vocabulary_whole: whether all files of `modules` could be read; otherwise a name that is none of ours, nor
+            nearly one, may be of those that could not.
     """
 
-    def __init__(self, base: Base | None, mistakes: list[str]) -> None:
+    def __init__(self, base: Base | None, mistakes: list[str], *, is_vocabulary_whole: bool = True) -> None:
         super().__init__(mistakes)
         self._base = base
+        self._is_vocabulary_whole = is_vocabulary_whole
         self._variants: list[Base] = [] if base is None else [base]
         self._slots: dict[str, Slot] = {}
         self._factors: dict[str, ScalingFactor] = {}
@@ -142,7 +145,8 @@ class Reader(grammar.PartReader):
                 )
                 for group in groups
             ]
-            self._place(slots, offered, address, clean=len(self._mistakes) == before)
+            is_known = {*entry.choices} <= {STOCK.operator, *offered}
+            self._place(slots, offered, address, clean=is_known and len(self._mistakes) == before)
 
     def insert(self, raw: Any) -> None:
         """Read the choices for layers that are inserted behind layers of the base model."""
@@ -160,7 +164,8 @@ class Reader(grammar.PartReader):
                     self._wrong(place, mistake)
                 else:
                     slots.append(Slot(layer=layer, host="Conv", choices=(STOCK,), feeds=entry.feeds))
-            self._place(slots, offered, address, clean=len(self._mistakes) == before)
+            is_known = {*entry.choices} <= {STOCK.operator, *offered}
+            self._place(slots, offered, address, clean=is_known and len(self._mistakes) == before)
 
     def start(self, raw: Any) -> list[Start]:
         """Read the architectures that a search tries first; to be called after all slots and scaling factors."""
@@ -222,7 +227,7 @@ class Reader(grammar.PartReader):
         except SpecError as error:
             self._mistakes.extend(error.within(place).mistakes)
             return None
-        if operator is None:
+        if operator is None and (self._is_vocabulary_whole or typo_of(name, OPERATORS)):
             self._wrong(place, f"unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
         return operator
 
@@ -242,7 +247,7 @@ class Reader(grammar.PartReader):
         return {name: options for name, options in values.items() if options}
 
     def _place(self, slots: Sequence[Slot], offered: Mapping[str, list[Choice]], address: str, *, clean: bool) -> None:
-        """Add the choices of an entry to its slots; `clean` says that the entry had no mistake so far."""
+        """Add the choices of an entry to its slots; `clean` says that nothing in it is wrong or unknown so far."""
         for name, choices in offered.items():
             refusals = []
             for empty in slots:

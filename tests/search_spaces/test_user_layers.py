@@ -147,6 +147,18 @@ class Positions(nn.Module):
         with pytest.raises(SpecError, match=r"tried as Positions\(8, 256\): The size of tensor"):
             placed(path)
 
+    @pytest.mark.parametrize("row", ["Conv, [16]", "C2f, [16, True]", "nn.MaxPool2d, [2, 2]"])
+    def test_layer_that_takes_one_map_of_one_that_returns_several_is_told_what_to_write(
+        self, row: str, tmp_path: Path
+    ) -> None:
+        load(tmp_path, "class Halves(nn.Module):\n    def forward(self, x):\n        return x.chunk(2, 1)\n")
+        with pytest.raises(SpecError) as caught:
+            placed(model(tmp_path, "[-1, 1, Halves, []]", f"[-1, 1, {row}]"))
+        expected = "layer 1, Halves, returns several maps (a row behind it takes one of them: [-1, 1, Index, [8, 0]])"
+        assert expected in str(caught.value)
+        path = model(tmp_path, "[-1, 1, Halves, []]", "[-1, 1, Index, [8, 0]]", f"[-1, 1, {row}]")
+        assert placed(path) == {1: "Halves(): 16x128x128 to 8x128x128 and 8x128x128"}
+
     def test_layers_of_a_fork_are_built_as_its_parser_would(self, fork: Path) -> None:
         modules.load(fork / "fork.py")
         assert placed(fork / "mine.yaml") == {
@@ -594,6 +606,17 @@ class TestOffers:
         with pytest.raises(SpecError) as caught:
             space_file.load(fork / "space.yaml")
         assert expected in str(caught.value)
+
+    def test_class_of_a_file_that_cannot_be_read_is_not_called_unknown_as_well(self, fork: Path) -> None:
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("fork.py", "gone.py")
+        text = text.replace("{UIB: {}}", "{UIBB: {}}").replace("mine.yaml", "yolov8n.yaml")
+        (fork / "space.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(SpecError) as caught:
+            space_file.load(fork / "space.yaml")
+        assert [one.partition(" (")[0].removeprefix("space.yaml: ") for one in caught.value.mistakes] == [
+            f"modules[0]: {fork}/gone.py: cannot be read",
+            "slots[0].choices.UIBB: unknown operator",
+        ]
 
     def test_class_named_as_the_row_of_an_operator_in_a_block_is_refused(self, fork: Path) -> None:
         load(fork, "class C2f_UIB(nn.Identity):\n    pass\n")
