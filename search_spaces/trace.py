@@ -129,6 +129,8 @@ def run(layers: Iterable[nn.Module], image: Tensor, features: Sequence[Feature])
             if not image.is_meta:  # elsewhere memory or a device may have failed
                 raise
             raise LayerError(f"cannot take {_shapes(received)}: {in_one_line(error)}", index) from error
+        if image.is_meta and isinstance(x, Tensor) and not x.numel():
+            raise LayerError(f"makes an empty map of {_shapes(received)}: {_shapes(x)}", index)
         traced.append(Traced(index=index, layer=layer, received=received, returned=x))
         features.append(x)
     return traced

@@ -121,6 +121,7 @@ ROW_MISTAKES = [
     ([-1, 1, "Conv", [32, 3, 2, None, 7]], "Conv cannot be built of [32, 3, 2, None, 7]: in_channels must be"),
     ([-1, 1, "Conv", [32, 3, 0]], "Conv cannot "),
     ([-1, 1, "nn.Conv2d", [3, 8, 3]], "nn.Conv2d cannot take 16x128x128: "),
+    ([-1, 1, "C2f", [32, True, 1, 0]], "C2f makes an empty map of 16x128x128: 0x128x128"),
     ([-1, 1, "nn.Upsample", [None, 2, "neerest"]], "nn.Upsample cannot take 16x128x128: "),
     ([-1, 1, "Conv", [900_000, 300, 1]], "Conv would have 1.3e+12 parameters; see its arguments, [900000, 300, 1]"),
 ]
@@ -167,6 +168,7 @@ def mistakes_of(raised: Callable[[], object]) -> tuple[str, ...]:
 
 class TestMistakes:
     @pytest.mark.parametrize(("row", "reason"), ROW_MISTAKES)
+    @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")  # of PyTorch, for a block without channels
     def test_mistake_in_a_row_is_one_line_with_its_address(self, row: Any, reason: str, tmp_path: Path) -> None:
         file = written(tmp_path, document((1, row)))
         (mistake,) = mistakes_of(lambda: bases.load(file, ""))
