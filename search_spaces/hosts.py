@@ -7,6 +7,7 @@ exact types of the modules there. The kinds of site and the form of an operator 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import nextafter
 
 from torch import nn
 from ultralytics.nn.modules import (
@@ -29,9 +30,9 @@ from ultralytics.nn.modules import (
     RepNCSPELAN4,
     SCDown,
 )
-from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, PSABlock, RepBottleneck
+from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, C3k, PSABlock, RepBottleneck
 
-from search_spaces.operators import Operator, Site, SiteKind
+from search_spaces.operators import Operator, Site, SiteKind, Value
 
 WHOLE = ""
 """Path of a site that is the whole layer."""
@@ -203,6 +204,7 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reductio
         reduction=reduction,
         inputs=inputs if kind is FUSION else (),
         repeats=_repeats(module) if kind is STAGE else 1,
+        stock=tuple(_settings(module, shape.c_out)) if kind is STAGE else (),
     )
 
 
@@ -273,6 +275,22 @@ def _repeats(stage: nn.Module) -> int:
         inner = stage.get_submodule("cv2")
         return len(inner.get_submodule("0.m")) if isinstance(inner, nn.Sequential) else 1  # type: ignore[arg-type]
     return len(stage.get_submodule("m"))  # type: ignore[arg-type]
+
+
+def _settings(stage: nn.Module, c_out: int) -> Iterator[tuple[str, Value]]:
+    """Yield the settings of a whole block as its constructor got them; none of those with other ones, `ELAN1`."""
+    if not isinstance(stage, C3 | C2f):
+        return
+    hidden = _shape(stage.cv1, 0).c_out if isinstance(stage, C3) else stage.c
+    expansion = hidden / c_out
+    yield "e", expansion if int(c_out * expansion) == hidden else nextafter(expansion, 1.0)
+    if isinstance(stage, C3k2):
+        yield "c3k", any(isinstance(one, C3k) for one in stage.m)
+    inner = next((one for one in stage.m.modules() if isinstance(one, Bottleneck | CIB)), None)
+    if inner is not None:
+        yield "shortcut", inner.add
+    if isinstance(inner, Bottleneck):
+        yield "g", _shape(inner.cv2, 0).groups
 
 
 def _activation(module: nn.Module) -> nn.Module:

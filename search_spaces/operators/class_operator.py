@@ -6,7 +6,7 @@ Ultralytics' blocks. Whether a class can stand in a place is found by building i
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter as Argument
@@ -72,6 +72,40 @@ class RequiredParameter(OpenParameter):
         raise SpecError(f"not a value of {self.name}, got {value!r} (a number, a word, or a truth value)")
 
 
+STOCK = "stock"
+"""Value of a parameter for which the block that is replaced has a setting of that name: as it is there."""
+
+_SETTINGS = ("shortcut", "g", "e", "c3k")
+"""Parameters of a block that the replaced block may have, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockParameter(Parameter):
+    """Parameter of a block that the rows of Ultralytics' blocks give, `e` or `shortcut`.
+
+    A fork that puts its block's name into a row keeps the arguments there. So the default is `stock`: what the replaced
+    block has; in a place without one it is the constructor's.
+
+    Attributes:
+        otherwise: the parameter with the constructor's default, which says which other values are allowed.
+    """
+
+    default: Value = STOCK
+    otherwise: OpenParameter
+
+    def in_order(self, values: Collection[Value]) -> list[Value]:
+        """Return values in the order in which a space file lists them: `stock` first."""
+        return [*([STOCK] if STOCK in values else []), *self.otherwise.in_order([v for v in values if v != STOCK])]
+
+    def check(self, value: object) -> Value:
+        """Return `stock`, or a value that the constructor's parameter may have, as it is.
+
+        Raises:
+            SpecError: it is neither.
+        """
+        return STOCK if value == STOCK else self.otherwise.check(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassOperator(Operator):
     """Operator whose module is a class as it stands in a user's file.
@@ -96,13 +130,13 @@ def of_class(found: UserClass) -> ClassOperator:
     """
     arguments = constructor_names.arguments(found.module)
     given = tuple(_given_by_site([one.name for one in arguments]))
-    others = arguments[len(given) :]
+    is_block = len(given) == len(_OF_A_BLOCK)
     record = ClassOperator(
         name=found.name,
         module=found.module,
         given=given,
-        parameters=tuple(_parameters(others)),
-        kinds=(SiteKind.STAGE, SiteKind.LAYER) if len(given) == len(_OF_A_BLOCK) else (SiteKind.LAYER,),
+        parameters=tuple(_parameters(arguments[len(given) :], is_block=is_block)),
+        kinds=(SiteKind.STAGE, SiteKind.LAYER) if is_block else (SiteKind.LAYER,),
         build=_Builder(found.module, given),
         incompatibility=_Trial(found.module, given),
         reference=str(found.source.path) if found.source else found.file,
@@ -117,13 +151,19 @@ _OF_A_BLOCK = ("c_in", "c_out", "repeats")
 """Attributes of a site that a block is built of."""
 
 
-def _parameters(arguments: Sequence[Argument]) -> Iterator[OpenParameter]:
+def _parameters(arguments: Sequence[Argument], *, is_block: bool) -> Iterator[Parameter]:
     """Yield the parameters of a constructor; an argument whose default is something else keeps it."""
     for one in arguments:
         if one.default is Argument.empty:
-            yield RequiredParameter(name=one.name, allowed=())
+            found: OpenParameter = RequiredParameter(name=one.name, allowed=())
         elif isinstance(one.default, bool | int | float | str):
-            yield OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
+            found = OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
+        else:
+            continue
+        if is_block and one.name in _SETTINGS:
+            yield BlockParameter(name=one.name, allowed=(STOCK, *found.allowed), otherwise=found)
+        else:
+            yield found
 
 
 def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:
@@ -138,6 +178,16 @@ def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:
             yield third, "repeats"
 
 
+def _arguments(given: Iterable[tuple[str, str]], site: Site, parameters: Parameters) -> dict[str, Any]:
+    """Return the arguments of a constructor: channels and repeats of a site, and parameters, some of its block."""
+    left_alone = {name for name, value in parameters.items() if name in _SETTINGS and value == STOCK}
+    return {
+        **{name: getattr(site, attribute) for name, attribute in given},
+        **{name: value for name, value in site.stock if name in left_alone},
+        **{name: value for name, value in parameters.items() if name not in left_alone},
+    }
+
+
 @dataclass(frozen=True)
 class _Builder:
     """Builder of a class at a site, of the channels and repeats there."""
@@ -147,7 +197,7 @@ class _Builder:
 
     def __call__(self, site: Site, **parameters: Value) -> nn.Module:
         """Build the module."""
-        return self.module(**{name: getattr(site, attribute) for name, attribute in self.given}, **parameters)
+        return self.module(**_arguments(self.given, site, parameters))
 
 
 @dataclass(frozen=True)
@@ -161,9 +211,8 @@ class _Trial:
         """Return why the class cannot stand there, or None."""
         if site.kind is not SiteKind.STAGE and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
-        given = tuple((name, getattr(site, attribute)) for name, attribute in self.given)
         build: Callable[..., nn.Module] = self.module
-        return _obstacle(build, (*given, *parameters.items()), site.c_in, site.c_out)
+        return _obstacle(build, tuple(_arguments(self.given, site, parameters).items()), site.c_in, site.c_out)
 
 
 @lru_cache(maxsize=4096)

@@ -85,6 +85,8 @@ class Site:
         reduction: image pixels per pixel of the site's input map; None where the network around is unknown.
         inputs: channels of each map that a fusion reads, whose sum is `c_in`; empty at other sites.
         repeats: inner blocks of the whole block that the site is; 1 at other sites.
+        stock: settings of that block by the names that Ultralytics' constructors give them, such as `shortcut` and
+            `e`; empty at other sites.
     """
 
     path: str
@@ -98,6 +100,7 @@ class Site:
     reduction: int | None = None
     inputs: tuple[int, ...] = ()
     repeats: int = 1
+    stock: tuple[tuple[str, Value], ...] = ()
 
 
 @_with_old_names

@@ -1,11 +1,13 @@
 """A user's block of input channels, output channels and repeats in the place of Ultralytics' blocks, by its name."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from torch import nn
+from ultralytics.nn.modules import Bottleneck
 
 from search_spaces import Architecture, Choice, SearchSpace, base, build, rows, space_file, yaml_text
 from search_spaces.architecture import Insertion
@@ -17,7 +19,7 @@ from search_spaces.refine import refine
 
 TEXT = """
 from torch import nn
-from ultralytics.nn.modules import Bottleneck, C2f, C3k2, Conv
+from ultralytics.nn.modules import Bottleneck, C2f, C3, C3k2, Conv
 
 
 class C2f_Wide(C2f):
@@ -51,6 +53,19 @@ class My_Gate(C2f_UIB):
 
 class C3k2_UIB(Stack):
     pass
+
+
+class C3k2_Same(C3k2):
+    pass
+
+
+class C2f_Same(C2f):
+    pass
+
+
+class C3_Same(C3):
+    def __init__(self, c1, c2, n, shortcut, g, e):
+        super().__init__(c1, c2, n, shortcut, g, e)
 
 
 class C3f(C2f):  # as Ultralytics' file of blocks has one
@@ -104,6 +119,42 @@ def test_it_has_the_channels_and_the_repeats_of_the_layer(model: str, index: int
     built = layer(model, index, Choice.of("Stack", {}))
     assert built.get_parameter("enter.conv.weight").shape[:2] == (stock.c_out, stock.channels_in)
     assert len(list(built.get_submodule("blocks").children())) == site.repeats
+
+
+def inside(layer: nn.Module) -> list[tuple[str, object]]:
+    """Return the shape of every parameter, and whether each bottleneck adds its input."""
+    shapes = [(name, tuple(parameter.shape)) for name, parameter in layer.named_parameters()]
+    return [*shapes, *((name, one.add) for name, one in layer.named_modules() if isinstance(one, Bottleneck))]
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("model", "scale", "name"),
+    [
+        ("yolo11n.yaml", "n", "C3k2_Same"),
+        ("yolo11m.yaml", "m", "C3k2_Same"),
+        ("yolov8n.yaml", "n", "C2f_Same"),
+        ("yolov5n.yaml", "n", "C3_Same"),
+    ],
+)
+def test_block_has_the_settings_of_the_layer_as_if_its_name_stood_in_the_row(model: str, scale: str, name: str) -> None:
+    stock = base.load(model, scale)
+    assert modules.offer(name) is not None
+    for index in (one for one, row in enumerate(stock.rows) if f"{row[2]}_Same" == name):
+        architecture = Architecture.of(model, scale, {index: Choice.of(name, {})})
+        built = build.skeleton(architecture.document(80), 80)[index]
+        assert inside(built) == inside(stock.traced[index].layer), index
+
+
+@pytest.mark.usefixtures("folder")
+def test_listed_setting_goes_before_that_of_the_layer() -> None:
+    assert modules.offer("C3k2_Same") is not None
+    for written, hidden in (("stock", 16), (0.25, 16), (0.5, 32)):  # the row of layer 2 has 64 channels and e = 0.25
+        built: Any = layer("yolo11n.yaml", 2, Choice.of("C3k2_Same", {"e": written}))
+        assert built.c == hidden
+    assert Choice.of("C3k2_Same", {"e": "stock"}) == Choice.of("C3k2_Same", {})
+    with pytest.raises(SpecError, match=r"not a value of e, got 'half' \(a value such as 0.5\)"):
+        Choice.of("C3k2_Same", {"e": "half"})
 
 
 @pytest.mark.usefixtures("folder")
