@@ -345,12 +345,11 @@ def milliseconds_of(deployed: Deployed) -> float:
 
 
 @pytest.fixture
-def no_module_is_trusted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def no_module_is_trusted(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Trust no operator file of another test, and forget those that a test loaded: their text would be trusted."""
     modules = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
     for name in set(sys.modules) - modules:
         if name.startswith("nas_user_"):
             del sys.modules[name]
