@@ -161,7 +161,7 @@ def _parameters(arguments: Sequence[Argument], *, is_block: bool) -> Iterator[Pa
         else:
             continue
         if is_block and one.name in _SETTINGS:
-            yield BlockParameter(name=one.name, allowed=(STOCK, *found.allowed), otherwise=found)
+            yield BlockParameter(name=one.name, allowed=(STOCK,), otherwise=found)
         else:
             yield found
 

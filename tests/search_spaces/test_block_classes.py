@@ -16,6 +16,7 @@ from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, SiteKind, modules
 from search_spaces.refine import refine
+from trials.contracts import record_contract
 
 TEXT = """
 from torch import nn
@@ -152,6 +153,7 @@ def test_listed_setting_goes_before_that_of_the_layer() -> None:
     for written, hidden in (("stock", 16), (0.25, 16), (0.5, 32)):  # the row of layer 2 has 64 channels and e = 0.25
         built: Any = layer("yolo11n.yaml", 2, Choice.of("C3k2_Same", {"e": written}))
         assert built.c == hidden
+    assert record_contract.check(OPERATORS["C3k2_Same"]) == ()
     assert Choice.of("C3k2_Same", {"e": "stock"}) == Choice.of("C3k2_Same", {})
     with pytest.raises(SpecError, match=r"not a value of e, got 'half' \(a value such as 0.5\)"):
         Choice.of("C3k2_Same", {"e": "half"})
