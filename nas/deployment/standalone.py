@@ -60,6 +60,8 @@ _OURS = {
     "SiteKind": "search_spaces.operators.record",
 }
 """Names that the last statement of `modules.py` uses, and the modules that define them."""
+_OF_CLASSES = {"arguments_at": "search_spaces.operators.block_settings"}
+"""The same, where an operator is a class of a user's file."""
 _USUAL = {"numpy", "torch", "torchvision", "ultralytics"}
 """Libraries that come with Ultralytics."""
 _SECONDS = 300
@@ -128,7 +130,8 @@ def modules_text(
             mistakes += error.mistakes
     if mistakes:
         raise SpecError(mistakes)
-    ours = {each: Definition(file=_file(find, module), name=each) for each, module in _OURS.items()}
+    used = _OURS | (_OF_CLASSES if any(isinstance(one, ClassOperator) for one in operators) else {})
+    ours = {each: Definition(file=_file(find, module), name=each) for each, module in used.items()}
     bundled = bundle([*roots.values(), *ours.values()], find)
     names = {each: bundled.names[root] for each, root in (roots | ours).items()}
     parts = [
@@ -293,7 +296,7 @@ def _table(lowered: Mapping[str, Lowered], classes: Sequence[str], names: Mappin
             f"        {_quoted(name)}: {names['Row']}(",
             f"            stock={_quoted(one.host.name)},",
             f"            kinds=({', '.join(listed)}{',' * (len(kinds) == 1)}),",
-            f"            build={_builder(one.operator, names[one.operator.name])},",
+            f"            build={_builder(one.operator, names)},",
             f"            defaults={{{written}}},",
             "        ),",
         ]
@@ -301,12 +304,14 @@ def _table(lowered: Mapping[str, Lowered], classes: Sequence[str], names: Mappin
     return "\n".join([*lines, "    },", f"    {{{layers}}},", ")"]) + "\n"
 
 
-def _builder(operator: Operator, name: str) -> str:
-    """Return the function that builds an operator at a site, as text."""
+def _builder(operator: Operator, names: Mapping[str, str]) -> str:
+    """Return the function that builds an operator at a site, as text; `names` are those in `modules.py`."""
+    name = names[operator.name]
     if not isinstance(operator, ClassOperator):
         return name
-    arguments = "".join(f"{argument}=site.{attribute}, " for argument, attribute in operator.given)
-    return f"lambda site, **given: {name}({arguments}**given)"
+    given = ", ".join(f"({_quoted(argument)}, {_quoted(attribute)})" for argument, attribute in operator.given)
+    arguments = f"{names['arguments_at']}(site, [{given}], others)"
+    return f"lambda site, **others: {name}(\n                **{arguments}\n            )"
 
 
 def _quoted(text: str) -> str:

@@ -6,7 +6,7 @@ Ultralytics' blocks. Whether a class can stand in a place is found by building i
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter as Argument
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from search_spaces.errors import SpecError, in_one_line
 from search_spaces.operators import constructor_names
+from search_spaces.operators.block_settings import SETTINGS, STOCK, arguments_at
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Value
 from search_spaces.operators.user_classes import UserClass, marks_in
 
@@ -70,13 +71,6 @@ class RequiredParameter(OpenParameter):
         if isinstance(value, bool | int | float | str):
             return value
         raise SpecError(f"not a value of {self.name}, got {value!r} (a number, a word, or a truth value)")
-
-
-STOCK = "stock"
-"""Value of a parameter for which the block that is replaced has a setting of that name: as it is there."""
-
-_SETTINGS = ("shortcut", "g", "e", "c3k")
-"""Parameters of a block that the replaced block may have, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +154,7 @@ def _parameters(arguments: Sequence[Argument], *, is_block: bool) -> Iterator[Pa
             found = OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
         else:
             continue
-        if is_block and one.name in _SETTINGS:
+        if is_block and one.name in SETTINGS:
             yield BlockParameter(name=one.name, allowed=(STOCK,), otherwise=found)
         else:
             yield found
@@ -178,16 +172,6 @@ def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:
             yield third, "repeats"
 
 
-def _arguments(given: Iterable[tuple[str, str]], site: Site, parameters: Parameters) -> dict[str, Any]:
-    """Return the arguments of a constructor: channels and repeats of a site, and parameters, some of its block."""
-    left_alone = {name for name, value in parameters.items() if name in _SETTINGS and value == STOCK}
-    return {
-        **{name: getattr(site, attribute) for name, attribute in given},
-        **{name: value for name, value in site.stock if name in left_alone},
-        **{name: value for name, value in parameters.items() if name not in left_alone},
-    }
-
-
 @dataclass(frozen=True)
 class _Builder:
     """Builder of a class at a site, of the channels and repeats there."""
@@ -197,7 +181,7 @@ class _Builder:
 
     def __call__(self, site: Site, **parameters: Value) -> nn.Module:
         """Build the module."""
-        return self.module(**_arguments(self.given, site, parameters))
+        return self.module(**arguments_at(site, self.given, parameters))
 
 
 @dataclass(frozen=True)
@@ -212,7 +196,7 @@ class _Trial:
         if site.kind is not SiteKind.STAGE and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
         build: Callable[..., nn.Module] = self.module
-        return _obstacle(build, tuple(_arguments(self.given, site, parameters).items()), site.c_in, site.c_out)
+        return _obstacle(build, tuple(arguments_at(site, self.given, parameters).items()), site.c_in, site.c_out)
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -360,6 +361,23 @@ class TestClassesOfAFork:
         theirs, _ = tasks.parse_model(yaml_text.parse_yaml(plain), 3, verbose=False)
         theirs.load_state_dict(build.model(document, CLASSES).model.state_dict())
         assert type(theirs[-1].cv3[0][0]) is (Conv if line else nn.Sequential)
+
+    def test_block_has_the_settings_of_the_layer_that_it_replaces(
+        self, as_module: Callable[[str], ModuleType], tmp_path: Path
+    ) -> None:
+        text = "from ultralytics.nn.modules import C3k2\n\n\nclass C3k2_Own(C3k2):\n    pass\n"
+        (tmp_path / "own.py").write_text(text, encoding="utf-8")
+        modules.load(tmp_path / "own.py")
+        assert modules.offer("C3k2_Own") is not None
+        picks = {2: Choice.of("C3k2_Own", {}), 4: Choice.of("C3k2_Own", {"e": 0.5})}  # both rows have 0.25
+        document = Architecture.of("yolo11m.yaml", "m", picks).document(CLASSES)
+        ours = build.skeleton(document, CLASSES)
+        as_module(standalone.modules_text(standalone.lowered_rows(document), name="mine")[0])
+        theirs = build.skeleton(document, CLASSES)
+        assert {type(theirs[index]).__module__ for index in picks} == {"modules"}
+        assert [one.shape for one in theirs.parameters()] == [one.shape for one in ours.parameters()]
+        replaced: list[Any] = [theirs[index] for index in picks]
+        assert [(one.c, type(one.m[0]).__name__) for one in replaced] == [(64, "C3k"), (256, "C3k")]
 
     def test_class_that_has_no_place_of_its_own_is_refused(self, tmp_path: Path) -> None:
         text = "from torch import nn\n\n\ndef made():\n    class Gate(nn.Identity):\n        pass\n    return Gate\n"
