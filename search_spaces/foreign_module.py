@@ -150,6 +150,14 @@ def anchors_of_a_map(document: Mapping[str, Any]) -> int:
     return each
 
 
+def width_of(document: Mapping[str, Any]) -> float:
+    """Return the factor for channels, as `parse_model` reads it."""
+    scales = document.get("scales")
+    if not scales:
+        return document.get("width_multiple", 1.0)
+    return scales[document.get("scale") or next(iter(scales))][1]
+
+
 def layers_of(prefix: str, names: Iterable[str]) -> dict[str, ForeignModule]:
     """Return the records of layers that this package has for another repository's files, by the names there."""
     return {name.removeprefix(prefix): ForeignModule(applies=is_foreign, row=same_arguments(name)) for name in names}

@@ -1,7 +1,7 @@
 """Modules as articles and other repositories print them, only to count their cost and compare it with their tables.
 
 Structure and number of parameters are those of the printed code; its mistakes are described in
-`search_spaces/foreign_files.py`. No space offers these modules; they are never trained or exported.
+`search_spaces/fork_rows.py`. No space offers these modules; they are never trained or exported.
 """
 
 from collections.abc import Sequence

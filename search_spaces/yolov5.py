@@ -1,7 +1,7 @@
 """Layers of the YOLOv5 repository that Ultralytics does not have, for its model files.
 
 Structure and number of parameters are those of ultralytics/yolov5 7.0 (AGPL-3.0). A translated row names them
-`yolov5.Contract` (`search_spaces/foreign_files.py`). They are layers of a base model; no space offers them.
+`yolov5.Contract` (`search_spaces/yolov5_files.py`). They are layers of a base model; no space offers them.
 Constructors take what their rows give. Every map has the form `(batch, channels, height, width)`.
 """
 
