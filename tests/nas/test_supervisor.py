@@ -22,6 +22,7 @@ from nas.execution.exit_causes import ExitCause
 from nas.execution.problem_line import PROBLEM
 from nas.execution.supervisor import Supervisor
 from nas.execution.worker import LOST, OUTGROWN
+from nas.locks import Lock
 from nas.records.record import Record
 from nas.settings import RunSettings
 from nas.study.study import Study
@@ -446,6 +447,40 @@ class Lasting:
     def poll(self) -> int | None:
         self._polls -= 1
         return None if self._polls >= 0 else self.returncode
+
+
+class InThisProcess(Lasting):
+    """Worker that has run all trials it finds when it is polled first, and has exited when it is polled next."""
+
+    def __init__(self, study: Study, and_then: Callable[[], None]) -> None:
+        super().__init__(polls=1)
+        self._study, self._and_then = study, and_then
+
+    def poll(self) -> int | None:
+        if self._polls == 1:
+            worker.Worker(self._study, deadline=float("inf")).run()
+            self._and_then()
+        return super().poll()
+
+
+def test_trial_of_an_orphan_that_exits_while_the_last_worker_leaves_is_not_left_in_the_queue(
+    make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=3)
+    stock = study.optuna_trials()[0]
+    assert study.storage.set_trial_state_values(stock._trial_id, TrialState.RUNNING)  # by another supervisor's worker
+    files = study.files(stock.number)
+    orphan = Lock(files.lock)
+    assert orphan.take()
+    files.write_heartbeat()
+    monkeypatch.setattr(worker, "evaluate", score)
+    monkeypatch.setattr(supervisor, "spawn", lambda *_: InThisProcess(study, orphan.release))
+    monkeypatch.setattr(supervisor, "_kill_group", lambda _: None)
+    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0)
+    Supervisor(study, lambda _: None).run()
+    records = study.records()
+    assert [record.role for record in records if record.finished] == ["cheapest", "costliest", "stock"]
+    assert not any(record.state == "waiting" for record in records)
 
 
 def test_records_are_read_once_a_tick(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
