@@ -2,7 +2,7 @@
 
 Forks teach `parse_model` their classes one by one: to some it gives the channels before and behind the layer, to others
 only those before, or a list of them, or nothing. What a class wants shows in the names of its parameters; where it
-does not, several readings are possible, in order of preference, and each is tried (`search_spaces.placing`).
+does not, several readings are possible, in order of preference, and each is tried (`search_spaces.trying`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

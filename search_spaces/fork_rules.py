@@ -44,13 +44,6 @@ def as_yolov13(found: UserClass, arguments: Sequence[Any], scale: Any) -> list[A
     return [*changed, False] if is_adjusted else changed
 
 
-def of_yolov13(found: UserClass, scale: Any) -> str:
-    """Return what YOLOv13's parser does for layers of Ultralytics in the file of a class; empty if nothing."""
-    if found.name != "HyperACE" or scale not in {"l", "x"}:
-        return ""
-    return "YOLOv13's parser gives A2C2f mlp_ratio=1.5 at l and x; here those layers have Ultralytics' 1.2"
-
-
 def block_of(found: UserClass) -> str:
     """Return Ultralytics' block as which parsers of forks take a class; empty if none.
 
@@ -68,7 +61,26 @@ def as_block(found: UserClass, block: str, arguments: Sequence[Any], scale: Any)
     return parser_rules.at_scale(block, arguments, scale) if _changes_by_scale(found, block) else list(arguments)
 
 
-def of_block(found: UserClass, block: str, scale: Any) -> str:
+def remarks(found: UserClass, block: str, scale: Any) -> tuple[str, ...]:
+    """Return what the parser of a class's fork may do besides building it.
+
+    Args:
+        block: as which the class was read; empty if as none.
+    """
+    if found.source is None:
+        return ()
+    every = (_of_yolov13(found, scale), _of_block(found, block, scale) if block else "", of_older_parent(found.module))
+    return tuple(one for one in every if one)
+
+
+def _of_yolov13(found: UserClass, scale: Any) -> str:
+    """Return what YOLOv13's parser does for layers of Ultralytics in the file of a class; empty if nothing."""
+    if found.name != "HyperACE" or scale not in {"l", "x"}:
+        return ""
+    return "YOLOv13's parser gives A2C2f mlp_ratio=1.5 at l and x; here those layers have Ultralytics' 1.2"
+
+
+def _of_block(found: UserClass, block: str, scale: Any) -> str:
     """Return what it means that a class is taken as a block, and how a model file says that it is not."""
     is_changed = _changes_by_scale(found, block) and parser_rules.at_scale(block, [], scale)
     changes = f", and {_BY_SCALE[block][1]}" if is_changed else ""
