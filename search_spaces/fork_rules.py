@@ -1,7 +1,7 @@
 """Rules by which parsers of forks build a class otherwise than its row says."""
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from inspect import getsource
 from itertools import chain
@@ -9,7 +9,7 @@ from textwrap import dedent
 from typing import Any
 
 from torch import nn
-from ultralytics.nn.modules import A2C2f, C2fCIB, C3k2, Detect
+from ultralytics.nn.modules import C3k2, Detect
 
 from search_spaces import parser_rules
 from search_spaces.operators import constructor_names
@@ -20,8 +20,6 @@ _OF_YOLOV13 = {"HyperACE", "DownsampleConv"}
 
 _HYPEREDGES = {"n": 0.5, "x": 1.5}
 """Factor of HyperACE's hyperedges."""
-
-_BLOCKS: Mapping[str, type[nn.Module]] = {"C3k2": C3k2, "A2C2f": A2C2f, "C2fCIB": C2fCIB}
 
 _BY_SCALE = {
     "C3k2": ("c3k", "c3k is True at m, l and x"),
@@ -51,8 +49,8 @@ def block_of(found: UserClass) -> str:
     """
     if found.source is None:
         return ""
-    named = (block for block in _BLOCKS if block in found.name)
-    derived = (block for block, module in _BLOCKS.items() if _is_subclass(found.module, module))
+    named = (block for block in parser_rules.OF_YOLO11_ON if block in found.name)
+    derived = (block for block, module in parser_rules.OF_YOLO11_ON.items() if _is_subclass(found.module, module))
     return next(chain(named, derived), "")
 
 
@@ -93,7 +91,7 @@ def _of_block(found: UserClass, block: str, scale: Any) -> str:
 def _changes_by_scale(found: UserClass, block: str) -> bool:
     """Return whether a constructor has, in a block's place, the argument that changes by scale, or takes any."""
     argument, _ = _BY_SCALE.get(block, ("", ""))
-    theirs, ours = _names(found.module), _names(_BLOCKS[block])
+    theirs, ours = _names(found.module), _names(parser_rules.OF_YOLO11_ON[block])
     return bool(argument) and (not theirs or (argument in theirs and theirs.index(argument) == ours.index(argument)))
 
 

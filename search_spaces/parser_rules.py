@@ -1,15 +1,18 @@
 """Rules of Ultralytics' parser that the rows of some blocks do not show (`parse_model` in `nn/tasks.py`)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-OF_YOLO11_ON = ("C3k2", "A2C2f", "C2fCIB")
+from torch import nn
+from ultralytics.nn.modules import A2C2f, C2fCIB, C3k2
+
+OF_YOLO11_ON: Mapping[str, type[nn.Module]] = {"C3k2": C3k2, "A2C2f": A2C2f, "C2fCIB": C2fCIB}
 """Blocks of which one in a model makes the branches of its head those of YOLO11: depthwise convolutions for classes."""
 
 
 def has_plain_branches(blocks: Iterable[str]) -> bool:
     """Return the attribute `legacy` of a head, as the parser sets it for a model with these blocks."""
-    return not set(OF_YOLO11_ON) & set(blocks)
+    return not OF_YOLO11_ON.keys() & set(blocks)
 
 
 def at_scale(block: str, arguments: Sequence[Any], scale: Any) -> list[Any]:

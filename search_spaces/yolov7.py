@@ -63,33 +63,7 @@ class BareConv(nn.Conv2d):
 
 
 class FoldedConv(RepConv):
-    """Ultralytics' `RepConv`, which does not say that its first arguments are channels.
-
-    Args:
-        c_in: input channels.
-        c_out: output channels.
-        k: kernel size.
-        s: stride.
-        p: padding.
-        g: groups.
-        d: dilation.
-        act: whether it has an activation.
-        bn: whether the input is added behind a batch norm.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        k: int = 3,
-        s: int = 1,
-        p: int = 1,
-        g: int = 1,
-        d: int = 1,
-        act: bool = True,
-        bn: bool = False,
-    ) -> None:
-        super().__init__(c_in, c_out, k, s, p, g, d, act, bn)
+    """Ultralytics' `RepConv`, in a row that gives the channels behind it and not those before; arguments as there."""
 
 
 class ReOrg(nn.Module):
@@ -141,13 +115,15 @@ class Stem(nn.Module):
         c_out: output channels.
     """
 
+    convolution: Callable[..., nn.Module] = Conv
+
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
-        hidden = c_out // 2
-        self.enter = Conv(c_in, hidden, 3, 2)
-        self.convolved = nn.Sequential(Conv(hidden, hidden, 1), Conv(hidden, hidden, 3, 2))
+        conv, hidden = self.convolution, c_out // 2
+        self.enter = conv(c_in, hidden, 3, 2)
+        self.convolved = nn.Sequential(conv(hidden, hidden, 1), conv(hidden, hidden, 3, 2))
         self.pool = nn.MaxPool2d(2, 2)
-        self.leave = Conv(2 * hidden, c_out, 1)
+        self.leave = conv(2 * hidden, c_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, c_in, h, w)` to `(n, c_out, h / 4, w / 4)`."""
@@ -313,10 +289,8 @@ class BottleneckCSP2(PartialBlock):
         return self.leave(self.norm(torch.cat((self.m(x), self.beside(x)), dim=1)))
 
 
-class SPPCSP(nn.Module):
-    """Scaled-YOLOv4's pyramid: SPPCSPC whose way beside is bare, with one batch norm for both ways.
-
-    The activation behind the batch norm is SiLU; the repository's is Mish.
+class Pyramid(nn.Module):
+    """Maxima of several sizes, and a way beside them, as in SPPCSPC; the convolutions differ between its subclasses.
 
     Args:
         c_in: input channels.
@@ -327,6 +301,8 @@ class SPPCSP(nn.Module):
         e: the hidden channels are `2 * c_out * e`.
         k: kernels of the maxima.
     """
+
+    convolution: Callable[..., nn.Module] = Conv
 
     def __init__(
         self,
@@ -339,19 +315,42 @@ class SPPCSP(nn.Module):
         k: Sequence[int] = (5, 9, 13),
     ) -> None:
         super().__init__()
-        hidden = int(2 * c_out * e)
-        self.enter = nn.Sequential(Conv(c_in, hidden, 1), Conv(hidden, hidden, 3), Conv(hidden, hidden, 1))
+        conv, hidden = self.convolution, int(2 * c_out * e)
+        self.enter = nn.Sequential(conv(c_in, hidden, 1), conv(hidden, hidden, 3), conv(hidden, hidden, 1))
         self.pools = nn.ModuleList(nn.MaxPool2d(one, 1, one // 2) for one in k)
-        self.pooled = nn.Sequential(Conv((len(k) + 1) * hidden, hidden, 1), Conv(hidden, hidden, 3))
-        self.beside = nn.Conv2d(c_in, hidden, 1, bias=False)
-        self.norm = nn.Sequential(nn.BatchNorm2d(2 * hidden), nn.SiLU())
-        self.leave = Conv(2 * hidden, c_out, 1)
+        self.pooled = nn.Sequential(conv((len(k) + 1) * hidden, hidden, 1), conv(hidden, hidden, 3))
+        self.beside = self.way_beside(c_in, hidden)
+        self.norm = self.norm_of(2 * hidden)
+        self.leave = conv(2 * hidden, c_out, 1)
+
+    def way_beside(self, c_in: int, c_out: int) -> nn.Module:
+        """Return the layer beside the maxima."""
+        return self.convolution(c_in, c_out, 1)
+
+    def norm_of(self, channels: int) -> nn.Module:
+        """Return the layer behind both ways together; none here, since each has a norm of its own."""
+        return nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, c_in, h, w)` to `(n, c_out, h, w)`."""
         entered = self.enter(x)
         pooled = self.pooled(torch.cat([entered, *(pool(entered) for pool in self.pools)], dim=1))
         return self.leave(self.norm(torch.cat((pooled, self.beside(x)), dim=1)))
+
+
+class SPPCSP(Pyramid):
+    """Scaled-YOLOv4's pyramid: the way beside is bare, and both ways have one batch norm; arguments as there.
+
+    The activation behind the batch norm is SiLU; the repository's is Mish.
+    """
+
+    def way_beside(self, c_in: int, c_out: int) -> nn.Module:
+        """Return a bare convolution."""
+        return nn.Conv2d(c_in, c_out, 1, bias=False)
+
+    def norm_of(self, channels: int) -> nn.Module:
+        """Return a batch norm with an activation."""
+        return nn.Sequential(nn.BatchNorm2d(channels), nn.SiLU())
 
 
 LAYERS: dict[str, type[nn.Module]] = {

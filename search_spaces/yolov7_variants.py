@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv, GhostBottleneck, GhostConv, RepConv
 
-from search_spaces.yolov7 import PREFIX, BottleneckCSPB, BottleneckCSPC, PartialBlock, Res, ResCSPB, ResCSPC
+from search_spaces.yolov7 import (
+    PREFIX,
+    BottleneckCSPB,
+    BottleneckCSPC,
+    PartialBlock,
+    Pyramid,
+    Res,
+    ResCSPB,
+    ResCSPC,
+    Stem,
+)
 
 
 class Chuncat(nn.Module):
@@ -44,64 +54,16 @@ class Foldcut(nn.Module):
         return first + second
 
 
-class GhostStem(nn.Module):
-    """Quarter the image as `Stem` does, by Ghost convolutions.
+class GhostStem(Stem):
+    """`Stem` of Ghost convolutions; arguments as there."""
 
-    Args:
-        c_in: input channels.
-        c_out: output channels.
-    """
-
-    def __init__(self, c_in: int, c_out: int) -> None:
-        super().__init__()
-        hidden = c_out // 2
-        self.enter = GhostConv(c_in, hidden, 3, 2)
-        self.convolved = nn.Sequential(GhostConv(hidden, hidden), GhostConv(hidden, hidden, 3, 2))
-        self.pool = nn.MaxPool2d(2, 2)
-        self.leave = GhostConv(2 * hidden, c_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(n, c_in, h, w)` to `(n, c_out, h / 4, w / 4)`."""
-        x = self.enter(x)
-        return self.leave(torch.cat((self.convolved(x), self.pool(x)), dim=1))
+    convolution = GhostConv
 
 
-class GhostSPPCSPC(nn.Module):
-    """YOLOv7's pyramid of Ghost convolutions.
+class GhostSPPCSPC(Pyramid):
+    """YOLOv7's pyramid of Ghost convolutions; arguments as for `Pyramid`."""
 
-    Args:
-        c_in: input channels.
-        c_out: output channels.
-        n: ignored, as `shortcut` and `g` are; rows of the repository give them.
-        shortcut: ignored.
-        g: ignored.
-        e: the hidden channels are `2 * c_out * e`.
-        k: kernels of the maxima.
-    """
-
-    def __init__(
-        self,
-        c_in: int,
-        c_out: int,
-        n: int = 1,
-        shortcut: bool = False,
-        g: int = 1,
-        e: float = 0.5,
-        k: Sequence[int] = (5, 9, 13),
-    ) -> None:
-        super().__init__()
-        hidden = int(2 * c_out * e)
-        self.enter = nn.Sequential(GhostConv(c_in, hidden), GhostConv(hidden, hidden, 3), GhostConv(hidden, hidden))
-        self.pools = nn.ModuleList(nn.MaxPool2d(one, 1, one // 2) for one in k)
-        self.pooled = nn.Sequential(GhostConv((len(k) + 1) * hidden, hidden), GhostConv(hidden, hidden, 3))
-        self.beside = GhostConv(c_in, hidden)
-        self.leave = GhostConv(2 * hidden, c_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map `(n, c_in, h, w)` to `(n, c_out, h, w)`."""
-        entered = self.enter(x)
-        pooled = self.pooled(torch.cat([entered, *(pool(entered) for pool in self.pools)], dim=1))
-        return self.leave(torch.cat((pooled, self.beside(x)), dim=1))
+    convolution = GhostConv
 
 
 class ResCSPA(PartialBlock):
