@@ -30,7 +30,7 @@ from ultralytics.nn.modules import (
     RepNCSPELAN4,
     SCDown,
 )
-from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, C3k, PSABlock, RepBottleneck
+from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, C3k, PSABlock, RepBottleneck, RepVGGDW
 
 from search_spaces.operators import Operator, Site, SiteKind, Value
 
@@ -285,12 +285,16 @@ def _settings(stage: nn.Module, c_out: int) -> Iterator[tuple[str, Value]]:
     expansion = hidden / c_out
     yield "e", expansion if int(c_out * expansion) == hidden else nextafter(expansion, 1.0)
     if isinstance(stage, C3k2):
-        yield "c3k", any(isinstance(one, C3k) for one in stage.m)
+        attends = any(isinstance(one, PSABlock) for one in stage.m.modules())
+        yield "attn", attends
+        yield "c3k", attends or any(isinstance(one, C3k) for one in stage.m)  # YOLO26's row with attention has both
     inner = next((one for one in stage.m.modules() if isinstance(one, Bottleneck | CIB)), None)
     if inner is not None:
         yield "shortcut", inner.add
     if isinstance(inner, Bottleneck):
         yield "g", _shape(inner.cv2, 0).groups
+    if isinstance(stage, C2fCIB):
+        yield "lk", any(isinstance(one, RepVGGDW) for one in stage.m.modules())
 
 
 def _activation(module: nn.Module) -> nn.Module:

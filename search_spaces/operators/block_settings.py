@@ -1,12 +1,12 @@
 """Settings that a block of a user's file has from the block that it replaces, as if its name stood in the row."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_spaces.operators.record import Parameters, Site
 
-SETTINGS = ("shortcut", "g", "e", "c3k")
-"""Arguments of Ultralytics' blocks, by the names that forks use for theirs, too."""
+SETTINGS: Mapping[str, type] = {"shortcut": bool, "g": int, "e": float, "c3k": bool, "attn": bool, "lk": bool}
+"""Arguments of Ultralytics' blocks, by the names that forks use for theirs, too, and their types."""
 STOCK = "stock"
 """Value of such an argument: that of the replaced block; where there is none, the constructor's default."""
 

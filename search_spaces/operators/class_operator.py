@@ -122,7 +122,7 @@ def of_class(found: UserClass) -> ClassOperator:
     Raises:
         SpecError: its name cannot be that of an operator.
     """
-    arguments = constructor_names.arguments(found.module)
+    arguments = [one for one in constructor_names.arguments(found.module) if one.kind is not Argument.POSITIONAL_ONLY]
     given = tuple(_given_by_site([one.name for one in arguments]))
     is_block = len(given) == len(_OF_A_BLOCK)
     record = ClassOperator(
@@ -154,10 +154,18 @@ def _parameters(arguments: Sequence[Argument], *, is_block: bool) -> Iterator[Pa
             found = OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
         else:
             continue
-        if is_block and one.name in SETTINGS:
+        if is_block and _may_be_stock(one):
             yield BlockParameter(name=one.name, allowed=(STOCK,), otherwise=found)
         else:
             yield found
+
+
+def _may_be_stock(argument: Argument) -> bool:
+    """Return whether an argument is a setting of Ultralytics' blocks: `attn="EMA"` is another one of that name."""
+    if argument.name not in SETTINGS or argument.default is Argument.empty:
+        return argument.name in SETTINGS
+    kinds = (bool,) if SETTINGS[argument.name] is bool else (int, float)
+    return type(argument.default) in kinds
 
 
 def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:

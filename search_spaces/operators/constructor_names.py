@@ -46,14 +46,17 @@ _BY_POSITION = {Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD}
 def arguments(module: type[nn.Module]) -> list[Parameter]:
     """Return the parameters of a class's constructor, those by name alone last; none if it does not say.
 
-    Of one that takes `**kwargs` alone, what its source takes from them.
+    Of one that takes `**kwargs` alone, what its source takes from them; of one that hands `*args` or `**kwargs` on to
+    the class that it is derived from, also those of that class.
     """
     found = _parameters(module)
     if [one.kind for one in found] == [Parameter.VAR_KEYWORD]:
         return _taken_from(found[0].name, module)
-    return [one for one in found if one.kind in _BY_POSITION] + [
-        one for one in found if one.kind is Parameter.KEYWORD_ONLY
-    ]
+    named = [one for one in found if one.kind in _BY_POSITION] + _handed_on(module, found)
+    return sorted(
+        [*named, *(one for one in found if one.kind is Parameter.KEYWORD_ONLY)],
+        key=lambda one: one.kind is Parameter.KEYWORD_ONLY,
+    )
 
 
 def hides_its_arguments(module: type[nn.Module]) -> bool:
@@ -74,12 +77,8 @@ def _taken_from(mapping: str, module: type[nn.Module]) -> list[Parameter]:
     That are `kwargs["dim"]`, `kwargs.get("dim", 64)`, `kwargs.pop("dim")`, and with `super().__init__(**kwargs)` the
     parameters of the class that it is derived from.
     """
-    try:
-        tree = ast.parse(dedent(getsource(module.__init__)))
-    except (OSError, TypeError, SyntaxError):
-        return []
     found: dict[str, Parameter] = {}
-    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Subscript | ast.Call))
+    nodes = (node for node in _inside(module) if isinstance(node, ast.Subscript | ast.Call))
     for node in sorted(nodes, key=lambda one: (one.lineno, one.col_offset)):
         match node:
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=str(key))) if name == mapping:
@@ -95,12 +94,57 @@ def _taken_from(mapping: str, module: type[nn.Module]) -> list[Parameter]:
                 func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__"),
                 keywords=[*_, ast.keyword(arg=None, value=ast.Name(id=name))],
             ) if name == mapping:
-                owner = next(one for one in module.__mro__ if "__init__" in vars(one))
-                after = module.__mro__[module.__mro__.index(owner) + 1 :]
-                parent = next(one for one in after if "__init__" in vars(one))
-                inherited = arguments(parent) if parent is not nn.Module else []
+                inherited = _of_parent(module)
                 found |= {one.name: _by_name(one.name, one.default) for one in inherited if one.name not in found}
     return sorted(found.values(), key=lambda one: (not is_input(one.name), not is_output(one.name, after="")))
+
+
+def _handed_on(module: type[nn.Module], own: Sequence[Parameter]) -> list[Parameter]:
+    """Return the parameters that a constructor takes by `*args` or `**kwargs` and hands on to that of its parent.
+
+    Those that it takes by `*args` alone are by position only, those by `**kwargs` alone by name only.
+    """
+    sequence = next((one.name for one in own if one.kind is Parameter.VAR_POSITIONAL), None)
+    mapping = next((one.name for one in own if one.kind is Parameter.VAR_KEYWORD), None)
+    for node in _inside(module) if sequence or mapping else ():
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="super")), attr="__init__")):
+                by_position = any(_is(one.value, sequence) for one in node.args if isinstance(one, ast.Starred))
+                by_name = any(one.arg is None and _is(one.value, mapping) for one in node.keywords)
+                if not by_position and not by_name:
+                    return []
+                taken = {*(one.name for one in own), *(one.arg for one in node.keywords)}
+                left = _of_parent(module)[len(node.args) - by_position :]
+                kind = _KIND[by_position, by_name]
+                return [one.replace(kind=kind) for one in left if one.name not in taken]
+    return []
+
+
+_KIND = {
+    (True, False): Parameter.POSITIONAL_ONLY,
+    (False, True): Parameter.KEYWORD_ONLY,
+    (True, True): Parameter.POSITIONAL_OR_KEYWORD,
+}
+
+
+def _is(node: ast.expr, name: str | None) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _inside(module: type[nn.Module]) -> list[ast.AST]:
+    """Return the nodes of a constructor's source; none where it has no source."""
+    try:
+        return list(ast.walk(ast.parse(dedent(getsource(module.__init__)))))
+    except (OSError, TypeError, SyntaxError):
+        return []
+
+
+def _of_parent(module: type[nn.Module]) -> list[Parameter]:
+    """Return the parameters of the constructor that `super().__init__` is in that of a class."""
+    owner = next(one for one in module.__mro__ if "__init__" in vars(one))
+    after = module.__mro__[module.__mro__.index(owner) + 1 :]
+    parent = next(one for one in after if "__init__" in vars(one))
+    return arguments(parent) if parent is not nn.Module and issubclass(parent, nn.Module) else []
 
 
 def _by_name(name: str, default: Any = Parameter.empty) -> Parameter:

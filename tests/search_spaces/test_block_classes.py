@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch import nn
 from ultralytics.nn.modules import Bottleneck
+from ultralytics.nn.modules.block import CIB
 
 from search_spaces import Architecture, Choice, SearchSpace, base, build, rows, space_file, yaml_text
 from search_spaces.architecture import Insertion
@@ -20,7 +21,7 @@ from trials.contracts import record_contract
 
 TEXT = """
 from torch import nn
-from ultralytics.nn.modules import Bottleneck, C2f, C3, C3k2, Conv
+from ultralytics.nn.modules import Bottleneck, C2f, C2fCIB, C3, C3k2, Conv
 
 
 class C2f_Wide(C2f):
@@ -64,9 +65,33 @@ class C2f_Same(C2f):
     pass
 
 
+class C2fCIB_Same(C2fCIB):
+    pass
+
+
 class C3_Same(C3):
     def __init__(self, c1, c2, n, shortcut, g, e):
         super().__init__(c1, c2, n, shortcut, g, e)
+
+
+class C3k2_Attention(C3k2):
+    def __init__(self, c1, c2, n=1, c3k=False, e=0.5, attn="SE"):
+        super().__init__(c1, c2, n, c3k, e)
+
+
+class C2f_AllOn(C2f):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+class C2f_RestOn(C2f):
+    def __init__(self, c1, c2, *rest, **named):
+        super().__init__(c1, c2, *rest, **named)
+
+
+class C2f_ByName(C2f):
+    def __init__(self, c1, c2, n=1, **settings):
+        super().__init__(c1, c2, n, **settings)
 
 
 class C3f(C2f):  # as Ultralytics' file of blocks has one
@@ -125,7 +150,7 @@ def test_it_has_the_channels_and_the_repeats_of_the_layer(model: str, index: int
 def inside(layer: nn.Module) -> list[tuple[str, object]]:
     """Return the shape of every parameter, and whether each bottleneck adds its input."""
     shapes = [(name, tuple(parameter.shape)) for name, parameter in layer.named_parameters()]
-    return [*shapes, *((name, one.add) for name, one in layer.named_modules() if isinstance(one, Bottleneck))]
+    return [*shapes, *((name, one.add) for name, one in layer.named_modules() if isinstance(one, Bottleneck | CIB))]
 
 
 @pytest.mark.usefixtures("folder")
@@ -134,14 +159,21 @@ def inside(layer: nn.Module) -> list[tuple[str, object]]:
     [
         ("yolo11n.yaml", "n", "C3k2_Same"),
         ("yolo11m.yaml", "m", "C3k2_Same"),
+        ("yolo26n.yaml", "n", "C3k2_Same"),
         ("yolov8n.yaml", "n", "C2f_Same"),
+        ("yolov8n.yaml", "n", "C2f_AllOn"),
+        ("yolov8n.yaml", "n", "C2f_RestOn"),
+        ("yolov8n.yaml", "n", "C2f_ByName"),
+        ("yolov10n.yaml", "n", "C2fCIB_Same"),
         ("yolov5n.yaml", "n", "C3_Same"),
     ],
 )
 def test_block_has_the_settings_of_the_layer_as_if_its_name_stood_in_the_row(model: str, scale: str, name: str) -> None:
     stock = base.load(model, scale)
     assert modules.offer(name) is not None
-    for index in (one for one, row in enumerate(stock.rows) if f"{row[2]}_Same" == name):
+    indices = [one for one, row in enumerate(stock.rows) if row[2] == name.partition("_")[0]]
+    assert indices
+    for index in indices:
         architecture = Architecture.of(model, scale, {index: Choice.of(name, {})})
         built = build.skeleton(architecture.document(80), 80)[index]
         assert inside(built) == inside(stock.traced[index].layer), index
@@ -155,6 +187,8 @@ def test_listed_setting_goes_before_that_of_the_layer() -> None:
         assert built.c == hidden
     assert record_contract.check(OPERATORS["C3k2_Same"]) == ()
     assert Choice.of("C3k2_Same", {"e": "stock"}) == Choice.of("C3k2_Same", {})
+    assert modules.offer("C3k2_Attention") is not None  # whose `attn` is another one than Ultralytics'
+    assert dict(Choice.of("C3k2_Attention", {}).parameters)["attn"] == "SE"
     with pytest.raises(SpecError, match=r"not a value of e, got 'half' \(a value such as 0.5\)"):
         Choice.of("C3k2_Same", {"e": "half"})
 

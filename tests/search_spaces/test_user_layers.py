@@ -380,6 +380,25 @@ class Loud(nn.Module):
         more = "width_multiple: 0.5"
         assert placed(model(tmp_path, "[-1, 1, Wrap, [64, 3]]", more=more))[1].startswith("Wrap(8, 32, 3): ")
 
+    @pytest.mark.parametrize(
+        ("constructor", "handed_on"),
+        [
+            ("self, *args, **kwargs", "*args, **kwargs"),
+            ("self, c1, c2, n=1, *args, **kwargs", "c1, c2, n, *args, **kwargs"),
+            ("self, c1, *others", "c1, *others"),
+        ],
+    )
+    def test_class_that_hands_its_arguments_on_is_read_as_its_parent(
+        self, constructor: str, handed_on: str, tmp_path: Path
+    ) -> None:
+        load(
+            tmp_path,
+            "from ultralytics.nn.modules import C2f\n\n\nclass Mine(C2f):\n"
+            f"    def __init__({constructor}):\n        super().__init__({handed_on})\n",
+        )
+        summary = placed(model(tmp_path, "[-1, 3, Mine, [64, True]]"))[1]
+        assert summary.startswith("Mine(16, 64, 3, True): ")
+
     def test_lazy_layers_are_refused_with_the_row(self, tmp_path: Path) -> None:
         load(tmp_path, "class Lazy(nn.LazyConv2d):\n    def __init__(self):\n        super().__init__(8, 1)\n")
         with pytest.raises(SpecError, match=r"^model.yaml: backbone\[1\]: Lazy of own.py: it has lazy layers, whose"):
