@@ -21,21 +21,25 @@ from nas.tracking.context import DataInput
 from nas.tracking.database import locked, sqlite_file
 from search_spaces.errors import EnvironmentProblem, unwrapped
 
-
-def _settle_environment() -> None:
-    """Set the environment variables of MLflow that the user has not set."""
-    for name, value in (
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("GIT_PYTHON_REFRESH", "quiet"),  # no warning where git is not installed
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # else it logs to stderr how it creates its tables
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # stdout is for results
+SETTLED = MappingProxyType(
+    {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_PYTHON_REFRESH": "quiet",  # no warning where git is not installed
+        "MLFLOW_LOGGING_LEVEL": "WARNING",  # else it logs to stderr how it creates its tables
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for results
         # By default 7 repetitions of 120 s; a supervisor has workers to watch meanwhile, and to repeat the creation
         # of a run whose response was lost would create two.
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         # Its server's job runner evaluates language models: a process of 260 MB for nothing.
-        ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
-    ):
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+)
+"""Environment variables of MLflow that this module sets, for its process, where the user has not."""
+
+
+def _settle_environment() -> None:
+    for name, value in SETTLED.items():
         os.environ.setdefault(name, value)
 
 
