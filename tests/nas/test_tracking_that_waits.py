@@ -75,12 +75,14 @@ def gate(database: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
         "_MLFLOW_SERVER_REGISTRY_STORE": database,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (tmp_path / "artifacts").as_uri(),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(REQUEST_SECONDS),
-        addresses.TRACKING: database,  # MLflow's server names it for its children with the first request
+        addresses.TRACKING: database,  # MLflow's server names it for its children with the first request,
     }.items():
         monkeypatch.setenv(name, value)
     from mlflow.server import app
+    from mlflow.tracking._tracking_service import utils
     from werkzeug.serving import make_server
 
+    monkeypatch.setattr(utils, "_tracking_uri", utils._tracking_uri)  # and for this process
     gate = Gate(app)
     server = make_server("127.0.0.1", 0, gate, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
