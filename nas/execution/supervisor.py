@@ -111,8 +111,9 @@ class Supervisor:
             StudyError: a worker exits too often outside of trials, or the circuit breaker stops the study.
         """
         self._look_at_gpus()
+        before = recovery.processes_by_trial(self._study)
         recovery.recover(self._study)
-        self._orphans = recovery.processes_by_trial(self._study)
+        self._orphans = before | recovery.processes_by_trial(self._study)  # one may exit, or begin a trial, meanwhile
         self._reset_failures()
         try:
             for worker in self._workers if self._work_left(self._study.records()) else ():

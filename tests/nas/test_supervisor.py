@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
 
-from nas.execution import supervisor, watchdog, worker
+from nas.execution import recovery, supervisor, watchdog, worker
 from nas.execution.exit_causes import ExitCause
 from nas.execution.problem_line import PROBLEM
 from nas.execution.supervisor import Supervisor
@@ -452,7 +453,7 @@ class Lasting:
 class InThisProcess(Lasting):
     """Worker that has run all trials it finds when it is polled first, and has exited when it is polled next."""
 
-    def __init__(self, study: Study, and_then: Callable[[], None]) -> None:
+    def __init__(self, study: Study, and_then: Callable[[], None] = lambda: None) -> None:
         super().__init__(polls=1)
         self._study, self._and_then = study, and_then
 
@@ -463,24 +464,52 @@ class InThisProcess(Lasting):
         return super().poll()
 
 
-def test_trial_of_an_orphan_that_exits_while_the_last_worker_leaves_is_not_left_in_the_queue(
+@pytest.fixture
+def orphaned(
     make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[Study, Lock]:
+    """A study whose stock model's trial a worker of another supervisor runs; it exits when its lock is released."""
     study = make_study(trials=3)
     stock = study.optuna_trials()[0]
-    assert study.storage.set_trial_state_values(stock._trial_id, TrialState.RUNNING)  # by another supervisor's worker
+    assert study.storage.set_trial_state_values(stock._trial_id, TrialState.RUNNING)
     files = study.files(stock.number)
     orphan = Lock(files.lock)
     assert orphan.take()
     files.write_heartbeat()
     monkeypatch.setattr(worker, "evaluate", score)
-    monkeypatch.setattr(supervisor, "spawn", lambda *_: InThisProcess(study, orphan.release))
     monkeypatch.setattr(supervisor, "_kill_group", lambda _: None)
     monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0)
-    Supervisor(study, lambda _: None).run()
+    return study, orphan
+
+
+def assert_complete(study: Study) -> None:
     records = study.records()
     assert [record.role for record in records if record.finished] == ["cheapest", "costliest", "stock"]
     assert not any(record.state == "waiting" for record in records)
+
+
+def test_orphan_may_exit_while_the_last_worker_leaves_for_want_of_trials(
+    orphaned: tuple[Study, Lock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, orphan = orphaned
+    monkeypatch.setattr(supervisor, "spawn", lambda *_: InThisProcess(study, orphan.release))
+    Supervisor(study, lambda _: None).run()
+    assert_complete(study)
+
+
+def test_orphan_may_exit_while_the_search_begins(orphaned: tuple[Study, Lock], monkeypatch: pytest.MonkeyPatch) -> None:
+    study, orphan = orphaned
+    recover = recovery.recover
+
+    def slow_recover(*arguments: Any) -> dict[int, int | None]:
+        ended = recover(*arguments)
+        orphan.release()
+        return ended
+
+    monkeypatch.setattr(recovery, "recover", slow_recover)
+    monkeypatch.setattr(supervisor, "spawn", lambda *_: InThisProcess(study))
+    Supervisor(study, lambda _: None).run()
+    assert_complete(study)
 
 
 def test_records_are_read_once_a_tick(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
