@@ -257,9 +257,9 @@ def evaluated(text: str) -> Any:
     try:
         if len(text) <= _LONGEST:
             return ast.literal_eval(text)
-    except ValueError:
+    except ValueError:  # an expression that is no literal: a word
         return text
-    except (SyntaxError, TypeError, MemoryError, RecursionError):
+    except (SyntaxError, TypeError, MemoryError, RecursionError):  # reported below, as a text that is too long is
         pass
     raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}{hint_of_keyboard(text)}")
 

@@ -73,7 +73,7 @@ def read_model(
     """
     try:
         path = resolve(model, "")
-    except SpecError:
+    except SpecError:  # its message is on `base` of a space file
         raise SpecError(f"{model}: no such file or model ({_instead_of(model)})") from None
     # Ultralytics does not read users' files: for `my/yolov8n.yaml` it would look for `yolov8.yaml`.
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
@@ -184,7 +184,7 @@ def _instead_of(model: str) -> str:
         architecture = Path(model).with_suffix(".yaml").name
         try:
             resolve(architecture, "")
-        except SpecError:
+        except SpecError:  # not there, either: the nearest names follow
             pass
         else:
             return f"did you mean {architecture!r}?"
