@@ -37,8 +37,6 @@ def front_figure(
     """
     trained = mean_over_seeds(finished)
     axes = axes_of(objectives)
-    points = [point_of(record, axes) for record in best]
-    line = sorted(points[index] for index in pareto_front(points, [OBJECTIVES[name] for name in axes]))
     stock = [record for record in trained if record.role == "stock"]
     apart = {record.trial for record in [*best, *stock]}
     others = [record for record in trained if record.trial not in apart]
@@ -46,14 +44,7 @@ def front_figure(
     is_log = max(xs) > 10 * min(xs)
     drawn = [
         _markers("trial", others, axes, {"color": "#b3b8c2", "size": 8}),
-        graph_objects.Scatter(
-            x=[x for x, _ in line],
-            y=[y for _, y in line],
-            mode="lines",
-            line={"shape": "hv", "color": "#2563eb", "width": 1.5},
-            hoverinfo="skip",
-            showlegend=False,
-        ),
+        _front_line(best, axes),
         _markers(
             "front",
             best,
@@ -81,6 +72,20 @@ def front_figure(
     drawing.update_xaxes(title_text=LABELS[axes[0]], type="log" if is_log else "linear")
     drawing.update_yaxes(title_text=LABELS[axes[1]])
     return drawing
+
+
+def _front_line(best: Sequence[Record], axes: tuple[str, str]) -> Any:
+    """Return the stairs through the Pareto front of two objectives."""
+    points = [point_of(record, axes) for record in best]
+    line = sorted(points[index] for index in pareto_front(points, [OBJECTIVES[name] for name in axes]))
+    return graph_objects.Scatter(
+        x=[x for x, _ in line],
+        y=[y for _, y in line],
+        mode="lines",
+        line={"shape": "hv", "color": "#2563eb", "width": 1.5},
+        hoverinfo="skip",
+        showlegend=False,
+    )
 
 
 def _labels(

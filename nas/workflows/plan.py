@@ -130,21 +130,13 @@ class Plan:
         unrecorded = len(latency_tables.missing_workloads(latency_table)) if latency_table else 0
         require_reachable_limits(table, latency_table, settings, check_latency=not unrecorded, measuring=measuring)
         stem = None if request.study else default_name(request, space, data)
-        if request.calibrate:
-            search = request.study or name_to_calibrate(str(stem), settings, storage, request.runs_folder)
-            stem = None
-            _require_calibrated(search, request.runs_folder)
-            name, settings = calibration_of(search), calibration_settings(settings, search)
-            run = run.model_copy(update={"trials": size_of(space).trials})
-        else:
-            name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
-        file = _study_file(name, request.runs_folder, settings, run, storage)
-        folder = study_folder(name, request.runs_folder)
+        file = _begun_file(request, settings, run, stem=stem, storage=storage, space=space)
+        folder = study_folder(file.name, request.runs_folder)
         exists(folder, file)  # refuses other settings before anything is shown
         return cls(
             folder=folder,
             file=file,
-            stem=stem,
+            stem=None if request.calibrate else stem,
             space=space,
             space_text=text,
             data=data,
@@ -193,21 +185,6 @@ class Plan:
         completed = latency_tables.complete(latency_table, recording)
         require_reachable_limits(space_costs.table(self.space, classes, size), latency_table, self.file.settings)
         return completed
-
-
-def _require_calibrated(search: str, runs: Path) -> None:
-    """Refuse to calibrate a search that was begun without a calibration, before anything is trained for that.
-
-    Raises:
-        StudyError: it is such a search.
-    """
-    begun, calibrated = (study_folder(name, runs) / STUDY for name in (search, calibration_of(search)))
-    if begun.is_file() and not calibrated.is_file():
-        where = runs_option(runs)
-        raise StudyError(
-            f"calibrate: {search} was begun without it; what it would choose is shown by: nas trust {search}{where} "
-            "--measure; or name another with --study"
-        )
 
 
 def _require_places(request: Request) -> str | None:
@@ -323,6 +300,39 @@ def _latency_table(space: Space, settings: Settings) -> SpaceLatencies | None:
     if settings.latency is None:
         return None
     return latency_tables.table_of(space, len(settings.classes), settings.budget.deploy_size, settings.latency)
+
+
+def _begun_file(
+    request: Request, settings: Settings, run: RunSettings, *, stem: str | None, storage: str | None, space: Space
+) -> StudyFile:
+    """Return the file of the study that is begun: that of the search, or with `calibrate` that of its calibration.
+
+    Raises:
+        StudyError: a search of that name was begun without the calibration that is requested.
+    """
+    runs = request.runs_folder
+    if not request.calibrate:
+        name = request.study or free_name(str(stem), settings, storage, runs)
+        return _study_file(name, runs, settings, run, storage)
+    search = request.study or name_to_calibrate(str(stem), settings, storage, runs)
+    _require_calibrated(search, runs)
+    run = run.model_copy(update={"trials": size_of(space).trials})
+    return _study_file(calibration_of(search), runs, calibration_settings(settings, search), run, storage)
+
+
+def _require_calibrated(search: str, runs: Path) -> None:
+    """Refuse to calibrate a search that was begun without a calibration, before anything is trained for that.
+
+    Raises:
+        StudyError: it is such a search.
+    """
+    begun, calibrated = (study_folder(name, runs) / STUDY for name in (search, calibration_of(search)))
+    if begun.is_file() and not calibrated.is_file():
+        where = runs_option(runs)
+        raise StudyError(
+            f"calibrate: {search} was begun without it; what it would choose is shown by: nas trust {search}{where} "
+            "--measure; or name another with --study"
+        )
 
 
 def _study_file(name: str, runs: Path, settings: Settings, run: RunSettings, storage: str | None) -> StudyFile:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from nas.cli import searching
+from nas.cli import planning
 from nas.workflows import auto_batch, auto_workers, timing
 from nas.workflows.auto_workers import AtOnce, chosen, worthwhile
 from nas.workflows.check_cache import CheckCache
@@ -188,7 +188,7 @@ class TestSearch:
         results = iter([Chosen(number=4, reason="together 2.6 times the images a second of one")])
         monkeypatch.setattr(auto_workers, "chosen", lambda *_, **__: next(results))
         plan = ask(workers_per_device="auto", study="mine")
-        searching._print_plan(plan, "json")
+        planning.print_plan(plan, "json")
         assert json.loads(capsys.readouterr().out)["workers"] == (
             "8 on 0,1: together 2.6 times the images a second of one"
         )

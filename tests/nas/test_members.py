@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from nas.algorithms.gaussian_process import Surrogate
 from nas.algorithms.successive_halving import Stopping
-from nas.cli import app, fronts, searching
+from nas.cli import app, fronts, planning
 from nas.execution import worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.shared_trials import prepare_stock_models
@@ -258,10 +258,10 @@ class TestSearch:
     def test_plan_says_when_stock_models_are_compared(self, make: Make) -> None:
         settings = make().settings
         compared = "a stock model that another at no higher cost leads by more than noise is not trained further"
-        assert searching._early_stopping(settings) == f"{compared}, after epoch 1, 2, 3, 4"
+        assert planning._early_stopping(settings) == f"{compared}, after epoch 1, 2, 3, 4"
         halving = settings.model_copy(update={"stopping": Stopping(eta=3)})
-        assert searching._early_stopping(halving).splitlines()[1] == "none: too few epochs"
-        assert searching._early_stopping(settings.model_copy(update={"members": ()})) == ""
+        assert planning._early_stopping(halving).splitlines()[1] == "none: too few epochs"
+        assert planning._early_stopping(settings.model_copy(update={"members": ()})) == ""
 
     @pytest.mark.parametrize("sampler", [Sampler.OURS, Sampler.TPE])
     def test_member_whose_stock_model_is_dominated_is_left_out(
@@ -469,7 +469,7 @@ class TestFreshSeeds:
         assert (request.data, space.name, space.member_names) == ("digits", "edge-fine", MEMBERS)
         assert [one.fingerprint for one in space.start] == [eight.fingerprint, nine.fingerprint]
         assert joined_file.parse(parse_yaml(text)).hash == space.hash
-        assert searching._start(space).splitlines() == ["after the stock models:", eight.summary, nine.summary]
+        assert planning._start(space).splitlines() == ["after the stock models:", eight.summary, nine.summary]
 
     def test_refined_space_keeps_the_stock_models_that_are_the_bar(
         self, searched: Study, monkeypatch: pytest.MonkeyPatch

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nas.cli.searching import _images
+from nas.cli.planning import _images
 from nas.study.study import Study
 from nas.workflows.amount import chosen_subset, in_words
 from nas.workflows.begin import require_same_data

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.seed_noise import SeedNoise, confirmed_difference
 from nas.cli import app
-from nas.cli.searching import slope_in_words
+from nas.cli.planning import slope_in_words
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.trial_files import TrialFiles

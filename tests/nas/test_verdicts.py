@@ -17,7 +17,7 @@ from nas.algorithms.paired_comparison import detectable
 from nas.algorithms.seed_noise import SeedNoise
 from nas.cli import app, fronts, initial_weights, show
 from nas.cli.live import Watching
-from nas.cli.searching import _preset, _seeds
+from nas.cli.planning import _preset, _seeds
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, has_learned
