@@ -12,9 +12,10 @@ from search_spaces import model_reader
 from search_spaces.architecture import Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError
-from search_spaces.hosts import HOSTS
+from search_spaces.hosts import HOSTS, Host
 from search_spaces.insertions import behind
-from search_spaces.operators import OPERATORS, Operator, modules, user_classes
+from search_spaces.operators import OPERATORS, Operator, SiteKind, modules, user_classes
+from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.placed import PLACED
 from search_spaces.trace import first
 
@@ -33,7 +34,7 @@ def derive(model: str, *, scale: str | None = None) -> str:
     """
     name, scale = model_reader.base_and_scale(model, scale)
     base = bases.load(name, scale)
-    modules.offer_blocks()
+    modules.offer_where(lambda made: any(_is_meant_for(made, host) for host in HOSTS.values()))
     entries = list(_entries(base))
     if not entries:
         raise SpecError(f"{model}: no layer of it can carry an operator")
@@ -151,9 +152,9 @@ def _entries(base: Base) -> Iterator[str]:
     carries = {layer: choice for layer, choice in _in_layers(base).items() if not _incompatibility(base, layer, choice)}
     for layer, row in enumerate(base.rows):
         carried = carries.get(layer)
-        fitting = tuple(
-            name for name in _vocabulary() if row[2] in HOSTS and _fits(base, layer, OPERATORS[name], carried)
-        )
+        offered = map(OPERATORS.__getitem__, _vocabulary() if row[2] in HOSTS else ())
+        meant = (one for one in offered if _is_meant_for(one, HOSTS[row[2]]))
+        fitting = tuple(one.name for one in meant if _fits(base, layer, one, carried))
         if fitting:
             groups.setdefault((base.section(layer), row[2], fitting, carried), []).append(layer)
     for (section, host, fitting, carried), layers in groups.items():
@@ -163,6 +164,21 @@ def _entries(base: Base) -> Iterator[str]:
         yield f"  - at: {{layers: {layers}}}\n    choices:\n      stock: {{}}\n"
         for name in fitting:
             yield f"      {name}: {_listed(OPERATORS[name], carried)}\n"
+
+
+def _is_meant_for(operator: Operator, host: Host) -> bool:
+    """Return whether a derived space lists an operator for the layers of a host, where it fits.
+
+    Not each place where a user's class could stand: a block is meant for blocks of convolutions, another class for the
+    kind of block or pyramid after which it is called, or from which it is derived.
+    """
+    if not isinstance(operator, ClassOperator):
+        return True
+    if host.whole is SiteKind.LAYER:
+        return not operator.replaces
+    if host.whole is SiteKind.STAGE:
+        return SiteKind.STAGE in operator.kinds
+    return operator.name.startswith(host.name) or issubclass(operator.module, host.module)
 
 
 def _vocabulary() -> list[str]:

@@ -7,7 +7,6 @@ exact types of the modules there. The kinds of site and the form of an operator 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import nextafter
 
 from torch import nn
 from ultralytics.nn.modules import (
@@ -30,9 +29,10 @@ from ultralytics.nn.modules import (
     RepNCSPELAN4,
     SCDown,
 )
-from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, C3k, PSABlock, RepBottleneck, RepVGGDW
+from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, PSABlock, RepBottleneck
 
-from search_spaces.operators import Operator, Site, SiteKind, Value
+from search_spaces.operators import Operator, Site, SiteKind
+from search_spaces.stock_settings import settings_of
 
 WHOLE = ""
 """Path of a site that is the whole layer."""
@@ -42,9 +42,10 @@ Channels = int | tuple[int, ...]
 
 BLOCK, CONV, POINTWISE, ATTENTION = SiteKind.BLOCK, SiteKind.CONV, SiteKind.POINTWISE, SiteKind.ATTENTION
 LAYER, UPSAMPLE, INSERTED = SiteKind.LAYER, SiteKind.UPSAMPLE, SiteKind.INSERTED
-STAGE, PYRAMID, FUSION = SiteKind.STAGE, SiteKind.PYRAMID, SiteKind.FUSION
+STAGE, ATTENTION_STAGE = SiteKind.STAGE, SiteKind.ATTENTION_STAGE
+PYRAMID, FUSION = SiteKind.PYRAMID, SiteKind.FUSION
 
-_WHOLE_KINDS = {LAYER, UPSAMPLE, STAGE, PYRAMID, FUSION, INSERTED}
+_WHOLE_KINDS = {LAYER, UPSAMPLE, STAGE, ATTENTION_STAGE, PYRAMID, FUSION, INSERTED}
 """Kinds of a site that is the whole layer."""
 
 _INNER_SITES: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
@@ -91,7 +92,7 @@ class Host:
         The row of a whole convolution or upsampling layer has the operator's name alone.
         """
         kind = next((kind for kind in operator.kinds if kind in self.inner or kind is self.whole), None)
-        return kind in {*self.inner, STAGE, PYRAMID}
+        return kind in {*self.inner, STAGE, ATTENTION_STAGE, PYRAMID}
 
     def sites_for(
         self, operator: Operator, layer: nn.Module, c_in: Channels, reduction: int | None = None
@@ -149,9 +150,9 @@ _HOSTS = (
     Host(name="C2f", module=C2f, inner=(BLOCK, CONV), whole=STAGE),
     Host(name="C3k2", module=C3k2, inner=(BLOCK, CONV, ATTENTION), whole=STAGE),
     Host(name="C2fCIB", module=C2fCIB, inner=(BLOCK,), whole=STAGE),
-    Host(name="A2C2f", module=A2C2f, inner=(BLOCK, CONV, ATTENTION)),
-    Host(name="C2PSA", module=C2PSA, inner=(ATTENTION,)),
-    Host(name="PSA", module=PSA, inner=(ATTENTION,)),
+    Host(name="A2C2f", module=A2C2f, inner=(BLOCK, CONV, ATTENTION), whole=ATTENTION_STAGE),
+    Host(name="C2PSA", module=C2PSA, inner=(ATTENTION,), whole=ATTENTION_STAGE),
+    Host(name="PSA", module=PSA, inner=(ATTENTION,), whole=ATTENTION_STAGE),
     Host(name="RepNCSPELAN4", module=RepNCSPELAN4, inner=(BLOCK, CONV), whole=STAGE),
     Host(name="ELAN1", module=ELAN1, inner=(CONV,), whole=STAGE),
     Host(name="SPPF", module=SPPF, inner=(POINTWISE,), whole=PYRAMID),
@@ -203,8 +204,8 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reductio
         activation=_activation(module),
         reduction=reduction,
         inputs=inputs if kind is FUSION else (),
-        repeats=_repeats(module) if kind is STAGE else 1,
-        stock=tuple(_settings(module, shape.c_out)) if kind is STAGE else (),
+        repeats=_repeats(module) if kind in {STAGE, ATTENTION_STAGE} else 1,
+        stock=tuple(settings_of(module, shape.c_out).items()) if kind in _WHOLE_KINDS else (),
     )
 
 
@@ -227,6 +228,9 @@ _ENDS: dict[type[nn.Module], tuple[str, str]] = {
     C2f: ("cv1", "cv2"),
     C3k2: ("cv1", "cv2"),
     C2fCIB: ("cv1", "cv2"),
+    A2C2f: ("cv1", "cv2"),
+    C2PSA: ("cv1", "cv2"),
+    PSA: ("cv1", "cv2"),
     RepNCSPELAN4: ("cv1", "cv4"),
     ELAN1: ("cv1", "cv4"),
     SPPF: ("cv1", "cv2"),
@@ -274,27 +278,9 @@ def _repeats(stage: nn.Module) -> int:
     if isinstance(stage, RepNCSPELAN4):  # so is an ELAN1, whose branches are convolutions
         inner = stage.get_submodule("cv2")
         return len(inner.get_submodule("0.m")) if isinstance(inner, nn.Sequential) else 1  # type: ignore[arg-type]
+    if isinstance(stage, PSA):
+        return 1
     return len(stage.get_submodule("m"))  # type: ignore[arg-type]
-
-
-def _settings(stage: nn.Module, c_out: int) -> Iterator[tuple[str, Value]]:
-    """Yield the settings of a whole block as its constructor got them; none of those with other ones, `ELAN1`."""
-    if not isinstance(stage, C3 | C2f):
-        return
-    hidden = _shape(stage.cv1, 0).c_out if isinstance(stage, C3) else stage.c
-    expansion = hidden / c_out
-    yield "e", expansion if int(c_out * expansion) == hidden else nextafter(expansion, 1.0)
-    if isinstance(stage, C3k2):
-        attends = any(isinstance(one, PSABlock) for one in stage.m.modules())
-        yield "attn", attends
-        yield "c3k", attends or any(isinstance(one, C3k) for one in stage.m)  # YOLO26's row with attention has both
-    inner = next((one for one in stage.m.modules() if isinstance(one, Bottleneck | CIB)), None)
-    if inner is not None:
-        yield "shortcut", inner.add
-    if isinstance(inner, Bottleneck):
-        yield "g", _shape(inner.cv2, 0).groups
-    if isinstance(stage, C2fCIB):
-        yield "lk", any(isinstance(one, RepVGGDW) for one in stage.m.modules())
 
 
 def _activation(module: nn.Module) -> nn.Module:

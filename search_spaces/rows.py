@@ -99,7 +99,7 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
     if not host_name:  # a user's class goes before our operator
         operator = _offered(operator_name, arguments) or operator
-    elif operator is None and user_modules.is_block(operator_name):
+    elif operator is None and user_modules.may_replace(operator_name):
         operator = user_modules.offer(operator_name)
     if operator is None or user_rows.user_class(row) is not None:
         return None
@@ -142,7 +142,7 @@ def separated(row: Sequence[Any]) -> tuple[str, str]:
     host, _, name = module.partition("_")
     if (host in HOSTS or host in PRINTED_HOSTS) and (name in OPERATORS or name in PRINTED):
         return host, name
-    if host in HOSTS and user_modules.is_block(name):
+    if host in HOSTS and user_modules.may_replace(name):
         return host, name
     if module in OPERATORS or _offered(module, arguments) is not None:
         return "", module

@@ -326,7 +326,7 @@ def _other_place(operator: Operator, slot: Slot) -> str:
     ways = []
     hosts = [host.name for host in HOSTS.values() if host.whole is SiteKind.STAGE]
     if SiteKind.STAGE in operator.kinds:
-        if slot.host in hosts:
+        if all(HOSTS[host].holds(operator) for host in slot.host.split(", ")):
             return ""
         ways.append(f"takes the place of {', '.join(hosts[:-1])} or {hosts[-1]}")
     is_class = isinstance(operator, ClassOperator) and SiteKind.LAYER in operator.kinds

@@ -60,7 +60,7 @@ _OURS = {
     "SiteKind": "search_spaces.operators.record",
 }
 """Names that the last statement of `modules.py` uses, and the modules that define them."""
-_OF_CLASSES = {"arguments_at": "search_spaces.operators.block_settings"}
+_OF_CLASSES = {"arguments_at": "search_spaces.operators.taken_settings"}
 """The same, where an operator is a class of a user's file."""
 _USUAL = {"numpy", "torch", "torchvision", "ultralytics"}
 """Libraries that come with Ultralytics."""

@@ -1,8 +1,8 @@
 """Operator made of a class of a user's file, without a record: its parameters are those of the constructor.
 
 Two kinds of class can be offered in a space by their names: one that keeps channels and resolution, such as an
-attention, and a block of input channels, output channels and repeats, such as a variant of `C2f`, in the place of
-Ultralytics' blocks. Whether a class can stand in a place is found by building it there and passing a map through it.
+attention, and one of input and output channels, such as a variant of `C2f` or `SPPF`, in the place of Ultralytics'
+layers. Whether a class can stand in a place is found by building it there and passing a map through it.
 """
 
 import warnings
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from search_spaces.errors import SpecError, in_one_line
 from search_spaces.operators import constructor_names
-from search_spaces.operators.block_settings import SETTINGS, STOCK, arguments_at
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Value
+from search_spaces.operators.taken_settings import SETTINGS, STOCK, arguments_at
 from search_spaces.operators.user_classes import UserClass, marks_in
 
 _SIZES = ((20, 20), (20, 28))
@@ -74,11 +74,11 @@ class RequiredParameter(OpenParameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockParameter(Parameter):
-    """Parameter of a block that the rows of Ultralytics' blocks give, `e` or `shortcut`.
+class TakenParameter(Parameter):
+    """Parameter that the rows of Ultralytics' layers give, too, such as `e`, `shortcut` or `k`.
 
-    A fork that puts its block's name into a row keeps the arguments there. So the default is `stock`: what the replaced
-    block has; in a place without one it is the constructor's.
+    A fork that puts its class's name into a row keeps the arguments there. So the default is `stock`: what the replaced
+    layer has; in a place without one it is the constructor's.
 
     Attributes:
         otherwise: the parameter with the constructor's default, which says which other values are allowed.
@@ -111,6 +111,11 @@ class ClassOperator(Operator):
     given: tuple[tuple[str, str], ...]
 
     @property
+    def replaces(self) -> bool:
+        """Whether it is built of output channels, too, so that it can take the place of a layer that changes them."""
+        return any(attribute == "c_out" for _, attribute in self.given)
+
+    @property
     def misnamed(self) -> str:
         """Mistake in the name; empty for that of any class in ASCII: forks call them `C3k2_Faster`."""
         return "" if self.name.isascii() else f"name: got {self.name!r} (letters, digits and underscores)"
@@ -124,13 +129,13 @@ def of_class(found: UserClass) -> ClassOperator:
     """
     arguments = [one for one in constructor_names.arguments(found.module) if one.kind is not Argument.POSITIONAL_ONLY]
     given = tuple(_given_by_site([one.name for one in arguments]))
-    is_block = len(given) == len(_OF_A_BLOCK)
+    attributes = [attribute for _, attribute in given]
     record = ClassOperator(
         name=found.name,
         module=found.module,
         given=given,
-        parameters=tuple(_parameters(arguments[len(given) :], is_block=is_block)),
-        kinds=(SiteKind.STAGE, SiteKind.LAYER) if is_block else (SiteKind.LAYER,),
+        parameters=tuple(_parameters(arguments[len(given) :], replaces="c_out" in attributes)),
+        kinds=tuple(_kinds(attributes)),
         build=_Builder(found.module, given),
         incompatibility=_Trial(found.module, given),
         reference=str(found.source.path) if found.source else found.file,
@@ -141,12 +146,23 @@ def of_class(found: UserClass) -> ClassOperator:
     return record
 
 
-_OF_A_BLOCK = ("c_in", "c_out", "repeats")
-"""Attributes of a site that a block is built of."""
+def _kinds(attributes: Collection[str]) -> Iterator[SiteKind]:
+    """Yield the kinds of place where a class may stand, by the attributes of a site that it is built of."""
+    if "repeats" in attributes:
+        yield SiteKind.STAGE
+    if "c_out" in attributes:
+        yield SiteKind.ATTENTION_STAGE
+        yield SiteKind.PYRAMID
+    yield SiteKind.LAYER
 
 
-def _parameters(arguments: Sequence[Argument], *, is_block: bool) -> Iterator[Parameter]:
-    """Yield the parameters of a constructor; an argument whose default is something else keeps it."""
+def _parameters(arguments: Sequence[Argument], *, replaces: bool) -> Iterator[Parameter]:
+    """Yield the parameters of a constructor; an argument whose default is something else keeps it.
+
+    Args:
+        arguments: of the constructor, without those that a site gives.
+        replaces: whether the class may replace a layer, whose settings it has then.
+    """
     for one in arguments:
         if one.default is Argument.empty:
             found: OpenParameter = RequiredParameter(name=one.name, allowed=())
@@ -154,14 +170,14 @@ def _parameters(arguments: Sequence[Argument], *, is_block: bool) -> Iterator[Pa
             found = OpenParameter(name=one.name, default=one.default, allowed=(one.default,))
         else:
             continue
-        if is_block and _may_be_stock(one):
-            yield BlockParameter(name=one.name, allowed=(STOCK,), otherwise=found)
+        if replaces and _may_be_stock(one):
+            yield TakenParameter(name=one.name, allowed=(STOCK,), otherwise=found)
         else:
             yield found
 
 
 def _may_be_stock(argument: Argument) -> bool:
-    """Return whether an argument is a setting of Ultralytics' blocks: `attn="EMA"` is another one of that name."""
+    """Return whether an argument is a setting of Ultralytics' layers: `attn="EMA"` is another one of that name."""
     if argument.name not in SETTINGS or argument.default is Argument.empty:
         return argument.name in SETTINGS
     kinds = (bool,) if SETTINGS[argument.name] is bool else (int, float)
@@ -201,15 +217,17 @@ class _Trial:
 
     def __call__(self, site: Site, parameters: Parameters) -> str | None:
         """Return why the class cannot stand there, or None."""
-        if site.kind is not SiteKind.STAGE and (site.c_in != site.c_out or site.stride != 1):
+        is_given_output = any(attribute == "c_out" for _, attribute in self.given)
+        if not is_given_output and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
         build: Callable[..., nn.Module] = self.module
-        return _obstacle(build, tuple(arguments_at(site, self.given, parameters).items()), site.c_in, site.c_out)
+        arguments = tuple(arguments_at(site, self.given, parameters).items())
+        return _obstacle(build, arguments, site.c_in, site.c_out, site.stride)
 
 
 @lru_cache(maxsize=4096)
 def _obstacle(
-    build: Callable[..., nn.Module], arguments: tuple[tuple[str, Value], ...], c_in: int, c_out: int
+    build: Callable[..., nn.Module], arguments: tuple[tuple[str, Value], ...], c_in: int, c_out: int, stride: int
 ) -> str | None:
     """Build a class of arguments by name and pass maps through it; return what is wrong, or None."""
     named: Mapping[str, Any] = dict(arguments)
@@ -226,10 +244,10 @@ def _obstacle(
             for size in _SIZES:
                 x = torch.randn(1, c_in, *size)
                 y = built(x)
-                expected = (1, c_out, *size)
+                expected = (1, c_out, *(one // stride for one in size))
                 if not isinstance(y, Tensor) or y.shape != expected:
                     made = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-                    wanted = "the same shape" if c_in == c_out else str(expected)
+                    wanted = "the same shape" if expected == tuple(x.shape) else str(expected)
                     return f"it makes {made} of {tuple(x.shape)}, where {wanted} is expected"
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
         return f"with {c_in} channels it cannot be built or run: {in_one_line(error)}"

@@ -217,28 +217,28 @@ def offer(name: str) -> Operator | None:
     return OPERATORS.get(name)
 
 
-def offer_blocks() -> None:
-    """Make operators of the users' classes without a record that can take the place of a block of Ultralytics.
+def offer_where(is_wanted: Callable[[ClassOperator], bool]) -> None:
+    """Make operators of the users' classes without a record that can take the place of a layer and are wanted.
 
     Names that a file of Ultralytics defines are left out: a fork repeats them.
     """
     recorded = {record.module for record in OPERATORS.values()}
     for name in sorted({*user_classes.names()} - missing_imports.of_ultralytics().keys()):
-        block = _block(name)
-        if block is not None and not block.required and block.module not in recorded:
+        made = _replacing(name)
+        if made is not None and not made.required and made.module not in recorded and is_wanted(made):
             offer(name)
 
 
-def is_block(name: str) -> bool:
-    """Return whether a user's class without a record can take the place of a block of Ultralytics."""
-    return _block(name) is not None
+def may_replace(name: str) -> bool:
+    """Return whether a user's class without a record can take the place of a block or a pyramid of Ultralytics."""
+    return _replacing(name) is not None
 
 
-def _block(name: str) -> ClassOperator | None:
+def _replacing(name: str) -> ClassOperator | None:
     with suppress(SpecError):  # several files define it, or the class is none that can be offered
         found = user_classes.find(name)
         made = None if found is None else of_class(found)
-        return made if made is not None and SiteKind.STAGE in made.kinds else None
+        return made if made is not None and made.replaces else None
     return None
 
 

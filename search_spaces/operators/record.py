@@ -64,6 +64,8 @@ class SiteKind(StrEnum):
     """A whole layer that doubles height and width of the map."""
     STAGE = "whole block"
     """A whole block of convolutions, such as `C2f`, that keeps the size of its map; channels as the block's."""
+    ATTENTION_STAGE = "whole attention block"
+    """A whole block with attention, such as `C2PSA` or `A2C2f`; channels as the block's, size unchanged."""
     PYRAMID = "spatial pyramid"
     """A whole layer that pools at several sizes, such as `SPPF`; channels as the layer's."""
     FUSION = "fusion"
@@ -85,8 +87,8 @@ class Site:
         reduction: image pixels per pixel of the site's input map; None where the network around is unknown.
         inputs: channels of each map that a fusion reads, whose sum is `c_in`; empty at other sites.
         repeats: inner blocks of the whole block that the site is; 1 at other sites.
-        stock: settings of that block by the names that Ultralytics' constructors give them, such as `shortcut` and
-            `e`; empty at other sites.
+        stock: settings of the whole layer that the site is, by the names that Ultralytics' constructors give them,
+            such as `shortcut` and `e`; empty where they are not known.
     """
 
     path: str

@@ -21,7 +21,7 @@ from trials.contracts import record_contract
 
 TEXT = """
 from torch import nn
-from ultralytics.nn.modules import Bottleneck, C2f, C2fCIB, C3, C3k2, Conv
+from ultralytics.nn.modules import C2PSA, SPPF, A2C2f, Bottleneck, C2f, C2fCIB, C3, C3k2, Conv
 
 
 class C2f_Wide(C2f):
@@ -92,6 +92,28 @@ class C2f_RestOn(C2f):
 class C2f_ByName(C2f):
     def __init__(self, c1, c2, n=1, **settings):
         super().__init__(c1, c2, n, **settings)
+
+
+class C2PSA_Same(C2PSA):
+    pass
+
+
+class A2C2f_Same(A2C2f):
+    pass
+
+
+class SPPF_Same(SPPF):
+    def __init__(self, c1, c2, k=3):
+        super().__init__(c1, c2, k)
+
+
+class Down(nn.Module):
+    def __init__(self, inc, ouc, stride=1):
+        super().__init__()
+        self.conv = Conv(inc, ouc, 5, stride)
+
+    def forward(self, x):
+        return self.conv(x)
 
 
 class C3f(C2f):  # as Ultralytics' file of blocks has one
@@ -166,6 +188,10 @@ def inside(layer: nn.Module) -> list[tuple[str, object]]:
         ("yolov8n.yaml", "n", "C2f_ByName"),
         ("yolov10n.yaml", "n", "C2fCIB_Same"),
         ("yolov5n.yaml", "n", "C3_Same"),
+        ("yolo11n.yaml", "n", "C2PSA_Same"),
+        ("yolo12n.yaml", "n", "A2C2f_Same"),
+        ("yolo12l.yaml", "l", "A2C2f_Same"),  # with residual and another mlp_ratio
+        ("yolov8n.yaml", "n", "SPPF_Same"),
     ],
 )
 def test_block_has_the_settings_of_the_layer_as_if_its_name_stood_in_the_row(model: str, scale: str, name: str) -> None:
@@ -177,6 +203,21 @@ def test_block_has_the_settings_of_the_layer_as_if_its_name_stood_in_the_row(mod
         architecture = Architecture.of(model, scale, {index: Choice.of(name, {})})
         built = build.skeleton(architecture.document(80), 80)[index]
         assert inside(built) == inside(stock.traced[index].layer), index
+
+
+@pytest.mark.usefixtures("folder")
+def test_class_takes_the_place_of_a_convolution_of_any_stride() -> None:
+    assert modules.offer("Down") is not None
+    architecture = Architecture.of("yolov8n.yaml", "n", {5: Choice.of("Down", {})})
+    document = architecture.document(80)
+    assert document["backbone"][5] == [-1, 1, "Down", [128, 3, 2, {"stride": "stock"}]]
+    assert build.skeleton(document, 80)[5].get_submodule("conv.conv").stride == (2, 2)
+
+
+def test_slot_of_a_stride_says_why_a_class_of_another_does_not_fit(folder: Path) -> None:
+    more = "slots:\n  - {at: {layers: [5]}, choices: {stock: {}, Down: {stride: 1}}}\n"
+    with pytest.raises(SpecError, match=r"it makes \(1, 128, 20, 20\) of \(1, 64, 20, 20\), where \(1, 128, 10, 10\)"):
+        load(folder, more)
 
 
 @pytest.mark.usefixtures("folder")
@@ -290,6 +331,8 @@ class TestDerive:
         assert found["modules"] == [str(folder / "own.py")]
         offering = [set(entry["at"]["layers"]) for entry in found["slots"] if "C2f_Wide" in entry["choices"]]
         assert set.union(*offering) == {2, 4, 6, 8, 12, 15, 18, 21}
+        (pyramid,) = (entry for entry in found["slots"] if entry["at"]["layers"] == [9])
+        assert {"C2f_Wide", "SPPF_Same", "C2PSA_Same", "Down"} & {*pyramid["choices"]} == {"SPPF_Same"}
         assert not any({"C3f", "Narrowing", "C2f_UIB", "My_Gate"} & {*entry["choices"]} for entry in found["slots"])
 
     def test_it_says_how_to_search_which_layers_get_the_blocks_of_a_fork(self, folder: Path) -> None:

@@ -1,0 +1,34 @@
+"""Settings that a class of a user's file takes from the layer that it replaces, as if its name stood in the row."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from search_spaces.operators.record import Parameters, Site
+
+_OTHER_NAMES = {"stride": "s"}
+"""Names of forks for some of Ultralytics' settings."""
+SETTINGS: Mapping[str, type] = {
+    **dict.fromkeys(("k", "s", "stride", "g", "area"), int),
+    **dict.fromkeys(("e", "mlp_ratio"), float),
+    **dict.fromkeys(("shortcut", "c3k", "attn", "lk", "a2", "residual"), bool),
+}
+"""Arguments of a class that the replaced layer may have, too, and their types."""
+STOCK = "stock"
+"""Value of such an argument: that of the replaced layer; where there is none, the constructor's default."""
+
+
+def arguments_at(site: Site, given: Iterable[tuple[str, str]], parameters: Parameters) -> dict[str, Any]:
+    """Return the arguments with which a class is built at a site.
+
+    Args:
+        site: a layer, or a place without one.
+        given: arguments that the site gives, each with the attribute of the site.
+        parameters: the others, by name.
+    """
+    taken = [name for name, value in parameters.items() if name in SETTINGS and value == STOCK]
+    settings = {name: value for name in taken for key, value in site.stock if key == _OTHER_NAMES.get(name, name)}
+    return {
+        **{name: getattr(site, attribute) for name, attribute in given},
+        **settings,
+        **{name: value for name, value in parameters.items() if name not in taken},
+    }
