@@ -59,7 +59,7 @@ class _WorkerProcess:
         watchdog: of its current training.
         killed: why the supervisor killed it.
         to_restart: whether its last process exited before the study had ended.
-        was_late: whether an orphan's trial was enqueued while its process ran, which may just have found none to take.
+        was_late: whether a trial was left to it while its process ran, which may just have found none to take.
         not_before: time by `time.monotonic` at which it may be restarted.
         exits: outside of trials, while the number of ended trials stayed at `ended`.
         lost: why its GPU can be used no more; empty while it can.
@@ -192,8 +192,7 @@ class Supervisor:
         if shared is not None and now - self._looked_at >= shared.machines.beat_seconds:
             self._looked_at = now
             if recover_lost(self._study):
-                for worker in self._workers:
-                    worker.to_restart = worker.to_restart or worker.process is None
+                self._call_all()
 
     def _call_for_waiting(self, records: Sequence[Record]) -> None:
         """Let a worker that had exited for want of trials be restarted, if some are in the queue of all machines."""
@@ -224,9 +223,13 @@ class Supervisor:
         if exited:
             self._orphans = {trial: process for trial, process in self._orphans.items() if trial in processes}
             recovery.recover(self._study, dict.fromkeys(exited))
-            for worker in self._workers:
-                worker.to_restart = worker.to_restart or worker.process is None
-                worker.was_late = worker.process is not None
+            self._call_all()
+
+    def _call_all(self) -> None:
+        """Let workers that have exited for want of trials be restarted, also those that are just about to."""
+        for worker in self._workers:
+            worker.to_restart = worker.to_restart or worker.process is None
+            worker.was_late = worker.process is not None
 
     def _kill_hung(self) -> None:
         """Kill the workers whose training makes no progress."""
@@ -274,10 +277,10 @@ class Supervisor:
             return []
         causes = {number: None if code == LOST else cause for number, (_, code, cause) in exited.items()}
         in_trials = set(recovery.recover(self._study, causes).values())
-        self._leave_lost({worker: cause.text for worker, code, cause in exited.values() if code == LOST})
         for number, (worker, code, _) in exited.items():
             # a candidate may exit with any code
             worker.to_restart = code != 0 or number in in_trials or worker.was_late
+        self._leave_lost({worker: cause.text for worker, code, cause in exited.values() if code == LOST})
         return [
             (worker, cause)
             for number, (worker, code, cause) in exited.items()
@@ -294,8 +297,7 @@ class Supervisor:
             worker.lost = f"worker {worker.index} on device {worker.device}: {reason}"
             log.warning("%s; it is not started again in this run", worker.lost)
         if reasons:
-            for other in self._workers:
-                other.to_restart = other.to_restart or other.process is None
+            self._call_all()
 
     def _cause(self, worker: _WorkerProcess, code: int) -> ExitCause:
         if code in {CORRUPTED, LOST}:

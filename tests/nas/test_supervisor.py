@@ -287,7 +287,7 @@ class TestExitsOutsideOfTrials:
             with pytest.raises(EnvironmentProblem) as raised:
                 Supervisor(study, lambda _: None).run()
             assert "worker 1 on device 1: it fell off the bus" in str(raised.value)
-        assert marks.read_text() in {"xx", "xxx"}  # the other one, which had ended, looks for what this one has left
+        assert marks.read_text() == "xx" + "x" * (lost == "0")  # the other one looks for what this one has left
         assert caplog.messages[0] == ("worker 0 on device 0: it fell off the bus; it is not started again in this run")
 
     def test_outgrown_workers_are_replaced_without_limit(
@@ -448,6 +448,30 @@ class Lasting:
     def poll(self) -> int | None:
         self._polls -= 1
         return None if self._polls >= 0 else self.returncode
+
+
+@pytest.mark.parametrize("polls", [(0, 1), (1, 1), (1, 0)], ids=["before", "at once", "after"])
+def test_what_a_lost_gpu_leaves_is_looked_for_whenever_the_other_worker_exits(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, polls: tuple[int, int]
+) -> None:
+    started: list[str] = []
+
+    def spawn(_command: object, _environment: object, log: Path) -> Lasting:
+        log.touch()
+        started.append(log.name)
+        index = int(log.stem)
+        process = Lasting(polls[index])
+        process.pid, process.returncode = -index - 1, 0 if index else LOST
+        return process
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(supervisor, "spawn", spawn)
+    monkeypatch.setattr(supervisor, "_kill_group", lambda _: None)
+    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0)
+    study = make_study(trials=4)
+    study.set_run(study.file.run.model_copy(update={"workers": 2, "device": "0,1"}))
+    Supervisor(study, lambda _: None).run()
+    assert started == ["0.log", "1.log", "1.log"]
 
 
 class InThisProcess(Lasting):
