@@ -25,27 +25,31 @@ def is_of_user(layer: nn.Module) -> bool:
     return user_classes.is_of_user(unwrapped(layer))
 
 
-def passed(layer: nn.Module, received: Any, *, may_compute: bool = True) -> Any:
+def passed(
+    layer: nn.Module, received: Any, *, may_compute: bool = True, before_numbers: Callable[[], None] = lambda: None
+) -> Any:
     """Pass maps on the meta device through a layer; return its output there. A list of maps stays as it is.
 
     Args:
         may_compute: a user's layer may compute with numbers, `x.max().item()`, which the meta device does not have. It
             gets random ones then, on the CPU.
+        before_numbers: called where the layer is run once more for that; a count begins anew.
     """
     if not is_of_user(layer):
         return layer(received)
     with redirect_stdout(sys.stderr):  # what a user's layer prints is no result of a command
-        return _passed(layer, received, may_compute=may_compute)
+        return _passed(layer, received, may_compute=may_compute, before_numbers=before_numbers)
 
 
-def _passed(layer: nn.Module, received: Any, *, may_compute: bool) -> Any:
+def _passed(layer: nn.Module, received: Any, *, may_compute: bool, before_numbers: Callable[[], None]) -> Any:
     try:
         with named_cuda_as("meta" if _is_meta(received) else "cpu"):
             return layer(list(received) if isinstance(received, list) else received)
     except Exception as error:
         if isinstance(error, ImportError) or not may_compute or not _is_meta(received):
             raise
-    with named_cuda_as("cpu"):
+    before_numbers()
+    with named_cuda_as("cpu"), torch.device("cpu"):  # where the layer makes tensors of its own, too
         returned = with_numbers(layer)(_mapped(received, lambda one: torch.rand(one.shape, device="cpu")))
     return _mapped(returned, lambda one: one.to("meta"))
 

@@ -205,6 +205,15 @@ class Scaled(nn.Module):
         )
         assert placed(model(tmp_path, "[-1, 1, Scaled, []]")) == {1: "Scaled(16): 16x128x128 to 16x128x128"}
 
+    def test_layer_that_makes_tensors_of_the_type_of_its_map_is_built(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            "class Grid(nn.Conv2d):\n    def __init__(self, c1):\n        super().__init__(c1, c1, 1)\n"
+            "    def forward(self, x):\n        x = super().forward(x)\n"
+            "        return x + torch.arange(x.shape[3]).type(x.data.type())\n",
+        )
+        assert placed(model(tmp_path, "[-1, 1, Grid, []]")) == {1: "Grid(16): 16x128x128 to 16x128x128"}
+
     def test_what_a_layer_prints_is_no_result(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         load(
             tmp_path,

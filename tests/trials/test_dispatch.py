@@ -119,3 +119,20 @@ def test_operation_that_is_not_counted_is_named_with_its_layer(tmp_path: Path) -
     counted = cost.measure(document, 2, 64)
     assert list(counted.uncounted) == [1]
     assert any(name.startswith("aten::_fft") for name in counted.uncounted[1])
+
+
+def test_layer_that_needs_numbers_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\nclass Plain(nn.Conv2d):\n    def __init__(self, c1):\n"
+        "        super().__init__(c1, c1, 1)\n"
+        "class Scaled(Plain):\n    def forward(self, x):\n        x = super().forward(x)\n"
+        "        return x * x.max().item()\n",
+        encoding="utf-8",
+    )
+    modules.load(tmp_path / "own.py")
+    macs = []
+    for name in ("Plain", "Scaled"):
+        text = f"nc: 2\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, {name}, []]\n"
+        (tmp_path / "m.yaml").write_text(f"{text}head:\n  - [-1, 1, Conv, [32]]\n  - [[-1], 1, Detect, [nc]]\n")
+        macs.append(cost.measure(model_reader.model_document(str(tmp_path / "m.yaml")), 2, 64).macs)
+    assert macs[0] == macs[1]

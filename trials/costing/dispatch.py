@@ -82,8 +82,13 @@ def count(module: nn.Module, received: Any) -> Count:
     """Count one forward pass of a module in eval mode on the meta device; one that needs numbers is run on the CPU."""
     names = _Names()
     counter = FlopCounterMode(display=False, custom_mapping=_FORMULAS)
+
+    def begin_anew() -> None:
+        names.found.clear()
+        counter.flop_counts.clear()
+
     with torch.no_grad(), names, counter:
-        passed(module, received)
+        passed(module, received, before_numbers=begin_anew)
     return Count(macs=math.ceil(counter.get_total_flops() / 2), uncounted=tuple(sorted(names.found)))
 
 
