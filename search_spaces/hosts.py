@@ -31,7 +31,7 @@ from ultralytics.nn.modules import (
 )
 from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, PSABlock, RepBottleneck
 
-from search_spaces.operators import Operator, Site, SiteKind
+from search_spaces.operators import Operator, Site, SiteKind, Value
 from search_spaces.stock_settings import settings_of
 
 WHOLE = ""
@@ -205,8 +205,15 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reductio
         reduction=reduction,
         inputs=inputs if kind is FUSION else (),
         repeats=_repeats(module) if kind in {STAGE, ATTENTION_STAGE} else 1,
-        stock=tuple(settings_of(module, shape.c_out).items()) if kind in _WHOLE_KINDS else (),
+        stock=tuple(_settings(module, kind, shape).items()),
     )
+
+
+def _settings(module: nn.Module, kind: SiteKind, shape: "_Shape") -> dict[str, Value]:
+    """Return what the layer at a site was built with; of one that convolves, as the row says that stands for it."""
+    if kind is LAYER:
+        return {"k": shape.kernel, "s": shape.stride, "g": shape.groups}
+    return settings_of(module, shape.c_out) if kind in _WHOLE_KINDS else {}
 
 
 @dataclass(frozen=True, kw_only=True)

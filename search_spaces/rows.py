@@ -69,7 +69,7 @@ def write(row: Row, host: Host, operator: Operator, parameters: Parameters, conv
     source, repeats, module, arguments = row
     if host.holds(operator):
         return [source, repeats, f"{module}_{operator.name}", [*arguments, dict(parameters)]]
-    if module == _stands_for(operator):  # padding, groups and activation stay what they are
+    if module == _stands_for(operator, arguments):  # padding, groups and activation stay what they are
         return [source, repeats, operator.name, [*arguments, dict(parameters)]]
     if host.whole is SiteKind.UPSAMPLE:
         return [source, repeats, operator.name, [None, convolution[-1], "nearest", dict(parameters)]]
@@ -111,16 +111,15 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         near = typo_of(host_name, possible)
         hint = f"did you mean '{near}_{operator.name}'?" if near else f"it stands in {', '.join(possible) or 'no host'}"
         raise SpecError(f"{module}: no such row ({hint})")
-    stands_for = host_name or _stands_for(operator)
+    *written, last = arguments or [None]
+    written = written if isinstance(last, Mapping) else list(arguments)
+    stands_for = host_name or _stands_for(operator, written)
     if stands_for is None:
         raise SpecError(
             f"{module}: {operator_name} is no layer of its own; it stands inside a host, as in C2f_{operator_name}"
         )
-    *stock_arguments, last = arguments or [None]
     given: Mapping[str, Any] = last if isinstance(last, Mapping) else {}
-    stock_arguments = stock_arguments if isinstance(last, Mapping) else list(arguments)
-    if not stock_arguments and stands_for == "nn.Upsample":
-        stock_arguments = list(_DOUBLING)
+    stock_arguments = list(_DOUBLING) if not written and stands_for == "nn.Upsample" else written
     try:
         parameters = operator.complete(given)
     except SpecError as error:
@@ -166,13 +165,17 @@ def stock(row: Row) -> Row:
     return row if lowered is None else lowered.row
 
 
-def _stands_for(operator: Operator) -> str | None:
-    """Return the module of the stock row of an operator that is a whole layer; None for other operators."""
+def _stands_for(operator: Operator, arguments: Sequence[Any] = ()) -> str | None:
+    """Return the module of the stock row of an operator that is a whole layer; None for other operators.
+
+    Args:
+        arguments: of the row, without the mapping; an operator that is both a layer and inserted has some as a layer.
+    """
     if SiteKind.UPSAMPLE in operator.kinds:
         return "nn.Upsample"
     if SiteKind.FUSION in operator.kinds:
         return "Concat"
-    if SiteKind.INSERTED in operator.kinds:
+    if SiteKind.INSERTED in operator.kinds and not (arguments and SiteKind.LAYER in operator.kinds):
         return "nn.Identity"
     if SiteKind.LAYER in operator.kinds:
         return "Conv"

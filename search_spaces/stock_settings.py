@@ -12,15 +12,13 @@ from search_spaces.operators import Value
 
 
 def settings_of(layer: nn.Module, c_out: int) -> dict[str, Value]:
-    """Return the settings of a convolution, a block or a spatial pyramid; empty for other layers.
+    """Return the settings of a block or a spatial pyramid; empty for other layers.
 
     Args:
         layer: as Ultralytics built it.
         c_out: its output channels.
     """
     match layer:
-        case Conv(conv=conv):
-            return {"k": conv.kernel_size[0], "s": conv.stride[0], "g": conv.groups}
         case SPPF(m=pool) | SPPELAN(cv2=pool):
             return {"k": int(pool.kernel_size)}
         case C2f(c=hidden) | C2PSA(c=hidden) | PSA(c=hidden):

@@ -153,6 +153,7 @@ def _kinds(attributes: Collection[str]) -> Iterator[SiteKind]:
     if "c_out" in attributes:
         yield SiteKind.ATTENTION_STAGE
         yield SiteKind.PYRAMID
+        yield SiteKind.INSERTED
     yield SiteKind.LAYER
 
 

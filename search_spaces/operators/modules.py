@@ -267,7 +267,7 @@ def _distinct(record: ClassOperator) -> ClassOperator:
     host, _, operator = record.name.partition("_")
     if operator not in OPERATORS:
         return record
-    if kinds := tuple(kind for kind in record.kinds if kind is not SiteKind.LAYER):
+    if kinds := tuple(kind for kind in record.kinds if kind not in {SiteKind.LAYER, SiteKind.INSERTED}):
         return replace(record, kinds=kinds)
     raise SpecError(f"name: {record.name} is what {operator} in a {host} is called; give the class another name")
 

@@ -116,6 +116,15 @@ class Down(nn.Module):
         return self.conv(x)
 
 
+class Kernel(nn.Module):
+    def __init__(self, c1, c2, k=5, s=1):
+        super().__init__()
+        self.conv = Conv(c1, c2, k, s)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
 class C3f(C2f):  # as Ultralytics' file of blocks has one
     pass
 
@@ -212,6 +221,32 @@ def test_class_takes_the_place_of_a_convolution_of_any_stride() -> None:
     document = architecture.document(80)
     assert document["backbone"][5] == [-1, 1, "Down", [128, 3, 2, {"stride": "stock"}]]
     assert build.skeleton(document, 80)[5].get_submodule("conv.conv").stride == (2, 2)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("layer", "kernel"), [(3, 3), (0, 3)])
+def test_it_is_built_as_the_row_says_whose_place_it_takes(layer: int, kernel: int) -> None:
+    """Layer 3 of YOLOv9-t, an AConv, has no kernel in its row; what stands for it has one, also where it is counted."""
+    assert modules.offer("Kernel") is not None
+    stock = base.load("yolov9{scale}.yaml", "t")
+    (site,) = stock.sites(layer, OPERATORS["Kernel"])
+    document = Architecture.of("yolov9{scale}.yaml", "t", {layer: Choice.of("Kernel", {})}).document(80)
+    for built in (OPERATORS["Kernel"].build(site, k="stock", s="stock"), build.skeleton(document, 80)[layer]):
+        convolution: Any = built.get_submodule("conv.conv")
+        assert (convolution.kernel_size, convolution.stride) == ((kernel, kernel), (2, 2))
+
+
+@pytest.mark.usefixtures("folder")
+def test_inserted_it_has_the_defaults_of_its_constructor() -> None:
+    assert modules.offer("Kernel") is not None
+    inserted = [Insertion(after=4, feeds="next", choice=Choice.of("Kernel", {}))]
+    architecture = Architecture.of("yolov8n.yaml", "n", {5: Choice.of("Kernel", {})}, inserted=inserted)
+    document = architecture.document(80)
+    (row, _) = (row for row in document["backbone"] if row[2] == "Kernel")
+    assert row == [-1, 1, "Kernel", [{"k": "stock", "s": "stock"}]]
+    convolutions: list[Any] = [build.skeleton(document, 80)[index].get_submodule("conv.conv") for index in (5, 6)]
+    assert [(one.kernel_size, one.stride) for one in convolutions] == [((5, 5), (1, 1)), ((3, 3), (2, 2))]
+    assert Architecture.from_yaml(architecture.to_yaml(80)) == architecture
 
 
 def test_slot_of_a_stride_says_why_a_class_of_another_does_not_fit(folder: Path) -> None:
