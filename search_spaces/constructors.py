@@ -151,7 +151,7 @@ def head_readings(module: type[nn.Module], arguments: Sequence[Any], place: Plac
     return [Reading(arguments=tuple(form), written=tuple(row)) for form in forms]
 
 
-_CHANNELS_OF_A_HEAD = {"ch", "channels", "in_channels", "inc"}
+_CHANNELS_OF_A_HEAD = {"ch", "channels", "in_channels", "inc", "inc_list", "in_channel_list", "in_channels_list"}
 
 
 def as_told(words: Sequence[Any], arguments: Sequence[Any], place: Place) -> Reading:
@@ -245,7 +245,7 @@ class _Reader:
             if not self._parameters and constructor_names.takes_any(self._module):
                 yield from self._with_out(self._first)
             yield self._given(self._first, *self._row)
-        if self._row and not isinstance(self._row[0], str):
+        if self._row and self._may_be_channels(self._row[0]):
             yield self._given(*([self._first] if self._takes_in else []), *self._row[1:], written=self._row[1:])
         yield from self._with_out(self._first)
 
@@ -255,6 +255,7 @@ class _Reader:
         if not self._row and self._takes_count:
             yield self._given(len(every))
         if not self._takes_in:
+            yield from self._with_list_behind(every)
             yield self._plain()
         if self._takes_out:
             yield from self._with_out(every)
@@ -279,6 +280,13 @@ class _Reader:
     def _given(self, *arguments: Any, written: Sequence[Any] | None = None, repeats: bool = False) -> Reading:
         row = self._row if written is None else written
         return Reading(arguments=arguments, written=tuple(row), takes_repeats=repeats)
+
+    def _with_list_behind(self, every: list[int]) -> Iterator[Reading]:
+        """Yield the reading in which the list of channels follows arguments of the row, `(level, ch)`."""
+        names = [one.name.casefold() for one in self._parameters]
+        at = next((position for position, name in enumerate(names) if name in _CHANNELS_OF_A_HEAD), 0)
+        if 0 < at <= len(self._row):
+            yield self._given(*self._row[:at], every, *self._row[at:])
 
     def _with_out(self, before: int | list[int]) -> Iterator[Reading]:
         if self._row and _is_channels(self._row[0]):
@@ -313,6 +321,13 @@ class _Reader:
         """Return whether the row gives channels before and behind the layer: what would be a kernel is too large."""
         second = self._row[1] if len(self._row) > 1 else 0
         return self._takes_kernel and self._begins_with_input() and _is_channels(second) and second > _LARGEST_KERNEL
+
+    def _may_be_channels(self, value: Any) -> bool:
+        """Return whether a row's first argument may be channels that the constructor does not take: no size of a kernel.
+
+        Else a window of 7, which the map does not allow, would be left out without a word.
+        """
+        return not isinstance(value, str) and not (self._takes_in and _is_channels(value) and value <= _LARGEST_KERNEL)
 
     def _wants_no_channels(self) -> bool:
         """Return whether the class takes nothing, or first a fraction such as a regularisation."""

@@ -77,6 +77,8 @@ class TestReadings:
             ("self, channels", [], ([32, 64],)),
             ("self, c1, c2", [64], ([32, 64], 16)),
             ("self, inc, channel", [64], ([32, 64], 16)),
+            ("self, level, ch, rfb=False", [1], (1, [32, 64])),
+            ("self, level, ch, rfb=False", [1, True], (1, [32, 64], True)),
         ],
     )
     def test_of_several_maps(self, signature: str, row: list[Any], expected: tuple[Any, ...]) -> None:
@@ -305,6 +307,16 @@ class Loud(nn.Module):
             tmp_path, "[-1, 1, Conv, [24, 3, 1]]", "[[0, 1], 1, Wide, [8]]", more="arguments: {Wide: [each, 4]}"
         )
         assert placed(path)[2].startswith("Wide(16, 24, 4), its maps one by one: ")
+
+    def test_size_that_the_map_does_not_allow_is_not_left_out(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            "class Window(nn.Module):\n    def __init__(self, dim, size=8):\n        super().__init__()\n"
+            "        self.size = size\n    def forward(self, x):\n        assert x.shape[2] % self.size == 0\n"
+            "        return x\n",
+        )
+        with pytest.raises(SpecError, match=r"cannot be built of \[7\]: tried as Window\(16, 7\): assert "):
+            placed(model(tmp_path, "[-1, 1, Window, [7]]"))
 
     @pytest.mark.parametrize(
         ("row", "given"), [("[[0, 2], 1, Wide, [256]]", "8, 8, 64"), ("[[0, 2], 1, Wide, [8]]", "8, 8, 8")]
