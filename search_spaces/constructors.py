@@ -323,7 +323,7 @@ class _Reader:
         return self._takes_kernel and self._begins_with_input() and _is_channels(second) and second > _LARGEST_KERNEL
 
     def _may_be_channels(self, value: Any) -> bool:
-        """Return whether a row's first argument may be channels that the constructor does not take: no size of a kernel.
+        """Return whether a row's first argument may be channels that the constructor does not take: no kernel's size.
 
         Else a window of 7, which the map does not allow, would be left out without a word.
         """

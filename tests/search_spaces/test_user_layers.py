@@ -312,10 +312,10 @@ class Loud(nn.Module):
         load(
             tmp_path,
             "class Window(nn.Module):\n    def __init__(self, dim, size=8):\n        super().__init__()\n"
-            "        self.size = size\n    def forward(self, x):\n        assert x.shape[2] % self.size == 0\n"
-            "        return x\n",
+            "        self.size, self.gate = size, nn.Conv2d(dim, dim, 1)\n    def forward(self, x):\n"
+            "        assert x.shape[2] % self.size == 0\n        return self.gate(x)\n",
         )
-        with pytest.raises(SpecError, match=r"cannot be built of \[7\]: tried as Window\(16, 7\): assert "):
+        with pytest.raises(SpecError, match=r"cannot be built of \[7\]: tried as Window\(16, 7\): AssertionError"):
             placed(model(tmp_path, "[-1, 1, Window, [7]]"))
 
     @pytest.mark.parametrize(
