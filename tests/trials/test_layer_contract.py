@@ -64,6 +64,21 @@ def test_what_breaks_is_named(before: str, after: str, line: str, fork: Path) ->
     assert line in lines(fork)
 
 
+@pytest.mark.parametrize(
+    ("added", "verdict"),
+    [
+        ("y.abs().max().item()", "keeps all promises"),
+        ("torch.ones(1).type(y.data.type())", "keeps all promises"),
+        ("torch.ones(1, device='cpu')", "breaks device"),
+    ],
+)
+def test_class_that_needs_numbers_is_not_said_to_break_on_other_devices(added: str, verdict: str, fork: Path) -> None:
+    text = (fork / "fork.py").read_text(encoding="utf-8")
+    forward = "return x * self.activation(y)"
+    (fork / "fork.py").write_text(text.replace(forward, f"{forward} + 0 * {added}"), encoding="utf-8")
+    assert f"layer 5: EnergyGate(): 128x16x16 to 128x16x16: {verdict}" in lines(fork)
+
+
 def test_weights_of_five_dimensions_keep_a_model_contiguous_and_break_nothing(fork: Path) -> None:
     text = (
         (fork / "fork.py")
