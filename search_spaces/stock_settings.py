@@ -5,7 +5,7 @@ from math import nextafter
 from typing import Any
 
 from torch import nn
-from ultralytics.nn.modules import C2PSA, C3, PSA, SPPELAN, SPPF, A2C2f, Bottleneck, C2f, C3k2, Conv
+from ultralytics.nn.modules import C2PSA, C3, PSA, SPPELAN, SPPF, A2C2f, Bottleneck, C2f, C3k2, Conv, RepNCSPELAN4
 from ultralytics.nn.modules.block import CIB, ABlock, C3k, PSABlock, RepVGGDW
 
 from search_spaces.operators import Value
@@ -19,8 +19,12 @@ def settings_of(layer: nn.Module, c_out: int) -> dict[str, Value]:
         c_out: its output channels.
     """
     match layer:
-        case SPPF(m=pool) | SPPELAN(cv2=pool):
-            return {"k": int(pool.kernel_size)}
+        case SPPF(m=pool):
+            return {"k": int(pool.kernel_size), "n": layer.n, "shortcut": layer.add}
+        case SPPELAN(cv2=pool):
+            return {"c3": layer.c, "k": int(pool.kernel_size)}
+        case RepNCSPELAN4(cv1=Conv(conv=conv), cv4=Conv(conv=last)):  # so is an ELAN1
+            return {"c3": conv.out_channels, "c4": (last.in_channels - conv.out_channels) // 2}
         case C2f(c=hidden) | C2PSA(c=hidden) | PSA(c=hidden):
             return {"e": _expansion(hidden, c_out), **_of_inner_blocks(layer)}
         case C3(cv1=Conv(conv=conv)) | A2C2f(cv1=Conv(conv=conv)):

@@ -21,6 +21,8 @@ from search_spaces.operators.record import Operator, Parameter, Parameters, Site
 from search_spaces.operators.taken_settings import SETTINGS, STOCK, arguments_at
 from search_spaces.operators.user_classes import UserClass, marks_in
 
+_CHANNELS_INSIDE = ("c3", "c4")
+"""Arguments of `RepNCSPELAN4` and `SPPELAN`, which the replaced layer has."""
 _SIZES = ((20, 20), (20, 28))
 """Heights and widths of the maps with which a class is tried."""
 
@@ -134,7 +136,9 @@ def of_class(found: UserClass) -> ClassOperator:
         name=found.name,
         module=found.module,
         given=given,
-        parameters=tuple(_parameters(arguments[len(given) :], replaces="c_out" in attributes)),
+        parameters=tuple(
+            _parameters([one for one in arguments if one.name not in dict(given)], replaces="c_out" in attributes)
+        ),
         kinds=tuple(_kinds(attributes)),
         build=_Builder(found.module, given),
         incompatibility=_Trial(found.module, given),
@@ -186,8 +190,11 @@ def _may_be_stock(argument: Argument) -> bool:
 
 
 def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the first arguments of a constructor that a site gives, and the attributes: channels, and repeats."""
-    first, second, third = [*names, "", "", ""][:3]
+    """Yield the first arguments of a constructor that a site gives, and the attributes: channels, and repeats.
+
+    Channels inside, as of a `RepNCSPELAN4(c1, c2, c3, c4, n)`, may stand before the repeats.
+    """
+    first, second, third = [*(one for one in names if one not in _CHANNELS_INSIDE), "", "", ""][:3]
     if not constructor_names.is_input(first):
         return
     yield first, "c_in"

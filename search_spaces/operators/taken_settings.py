@@ -5,10 +5,14 @@ from typing import Any
 
 from search_spaces.operators.record import Parameters, Site
 
-_OTHER_NAMES = {"stride": "s"}
+_OTHER_NAMES = {
+    "stride": "s",
+    "groups": "g",
+    **dict.fromkeys(("kernel", "kernel_size", "k_size", "ksize", "ks"), "k"),
+}
 """Names of forks for some of Ultralytics' settings."""
 SETTINGS: Mapping[str, type] = {
-    **dict.fromkeys(("k", "s", "stride", "g", "area"), int),
+    **dict.fromkeys(("k", "s", "g", "n", "c3", "c4", "area", *_OTHER_NAMES), int),
     **dict.fromkeys(("e", "mlp_ratio"), float),
     **dict.fromkeys(("shortcut", "c3k", "attn", "lk", "a2", "residual"), bool),
 }

@@ -21,7 +21,7 @@ from trials.contracts import record_contract
 
 TEXT = """
 from torch import nn
-from ultralytics.nn.modules import C2PSA, SPPF, A2C2f, Bottleneck, C2f, C2fCIB, C3, C3k2, Conv
+from ultralytics.nn.modules import C2PSA, SPPELAN, SPPF, A2C2f, Bottleneck, C2f, C2fCIB, C3, C3k2, Conv, RepNCSPELAN4
 
 
 class C2f_Wide(C2f):
@@ -105,6 +105,27 @@ class A2C2f_Same(A2C2f):
 class SPPF_Same(SPPF):
     def __init__(self, c1, c2, k=3):
         super().__init__(c1, c2, k)
+
+
+class SPPF_All(SPPF):
+    pass
+
+
+class SPPELAN_Same(SPPELAN):
+    pass
+
+
+class RepNCSPELAN4_Same(RepNCSPELAN4):
+    pass
+
+
+class KernelSize(nn.Module):
+    def __init__(self, in_channels, out_channels, kernel_size=1, stride=1, padding=None, groups=2):
+        super().__init__()
+        self.conv = Conv(in_channels, out_channels, kernel_size, stride, padding, groups)
+
+    def forward(self, x):
+        return self.conv(x)
 
 
 class Down(nn.Module):
@@ -201,6 +222,9 @@ def inside(layer: nn.Module) -> list[tuple[str, object]]:
         ("yolo12n.yaml", "n", "A2C2f_Same"),
         ("yolo12l.yaml", "l", "A2C2f_Same"),  # with residual and another mlp_ratio
         ("yolov8n.yaml", "n", "SPPF_Same"),
+        ("yolo26n.yaml", "n", "SPPF_All"),
+        ("yolov9c.yaml", "", "SPPELAN_Same"),
+        ("yolov9t.yaml", "t", "RepNCSPELAN4_Same"),
     ],
 )
 def test_block_has_the_settings_of_the_layer_as_if_its_name_stood_in_the_row(model: str, scale: str, name: str) -> None:
@@ -221,6 +245,13 @@ def test_class_takes_the_place_of_a_convolution_of_any_stride() -> None:
     document = architecture.document(80)
     assert document["backbone"][5] == [-1, 1, "Down", [128, 3, 2, {"stride": "stock"}]]
     assert build.skeleton(document, 80)[5].get_submodule("conv.conv").stride == (2, 2)
+
+
+@pytest.mark.usefixtures("folder")
+def test_kernel_and_groups_are_known_by_the_names_of_torch_too() -> None:
+    assert modules.offer("KernelSize") is not None
+    built: Any = layer("yolov8n.yaml", 5, Choice.of("KernelSize", {})).get_submodule("conv.conv")
+    assert (built.kernel_size, built.stride, built.groups) == ((3, 3), (2, 2), 1)
 
 
 @pytest.mark.usefixtures("folder")

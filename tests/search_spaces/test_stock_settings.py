@@ -6,7 +6,21 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from ultralytics.nn.modules import C2PSA, C3, PSA, SPPF, A2C2f, Bottleneck, C2f, C2fCIB, C3k2, Conv
+from ultralytics.nn.modules import (
+    C2PSA,
+    C3,
+    ELAN1,
+    PSA,
+    SPPELAN,
+    SPPF,
+    A2C2f,
+    Bottleneck,
+    C2f,
+    C2fCIB,
+    C3k2,
+    Conv,
+    RepNCSPELAN4,
+)
 
 from search_spaces import base
 from search_spaces.hosts import HOSTS, sites_in
@@ -14,9 +28,10 @@ from search_spaces.stock_settings import settings_of
 
 MODELS = [
     *("yolov5n.yaml", "yolov5x.yaml", "yolov8n.yaml", "yolov8x-p2.yaml", "yolov10n.yaml"),
+    *("yolov9t.yaml", "yolov9c.yaml", "yolov9e.yaml"),
     *("yolov10x.yaml", "yolo11n.yaml", "yolo11x.yaml", "yolo12n.yaml", "yolo12l.yaml", "yolo26n.yaml", "yolo26x.yaml"),
 ]
-READ = (Conv, C3, C2f, C3k2, C2fCIB, A2C2f, C2PSA, PSA, SPPF)
+READ = (Conv, C3, C2f, C3k2, C2fCIB, A2C2f, C2PSA, PSA, SPPF, SPPELAN, RepNCSPELAN4, ELAN1)
 
 
 def inside(layer: nn.Module) -> list[tuple[Any, ...]]:
@@ -25,7 +40,8 @@ def inside(layer: nn.Module) -> list[tuple[Any, ...]]:
     added = [(name, one.add) for name, one in layer.named_modules() if isinstance(one, Bottleneck)]
     strides = [(name, one.stride) for name, one in layer.named_modules() if isinstance(one, nn.Conv2d)]
     pools = [(name, one.kernel_size) for name, one in layer.named_modules() if isinstance(one, nn.MaxPool2d)]
-    return [*shapes, *added, *strides, *pools]
+    pyramids = [(name, one.n, one.add) for name, one in layer.named_modules() if isinstance(one, SPPF)]
+    return [*shapes, *added, *strides, *pools, *pyramids]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -43,8 +59,6 @@ def test_constructor_makes_the_same_layer_of_the_settings(model: str) -> None:
         repeats = {"n": site.repeats} if "n" in names and kind is not SPPF else {}
         with torch.device("meta"):
             settings: dict[str, Any] = dict(site.stock)
-            if kind is SPPF:  # two more, which YOLO26 sets and no fork has
-                settings |= {"n": step.layer.n, "shortcut": step.layer.add}
             again = kind(site.c_in, site.c_out, **repeats, **settings)
         assert inside(again) == inside(step.layer), step.index
         kinds.add(kind)
