@@ -265,7 +265,7 @@ def _distinct(record: ClassOperator) -> ClassOperator:
         SpecError: there is none.
     """
     host, _, operator = record.name.partition("_")
-    if operator not in OPERATORS:
+    if host not in vars(tasks) or not (operator in OPERATORS or operator in user_classes.names()):
         return record
     if kinds := tuple(kind for kind in record.kinds if kind not in {SiteKind.LAYER, SiteKind.INSERTED}):
         return replace(record, kinds=kinds)

@@ -366,6 +366,19 @@ def test_name_of_an_operator_in_a_host_is_that_of_a_block_in_the_place_of_hosts_
         load(folder, "insert:\n  - {after: 6, choices: {C3k2_UIB: {}}}\n")
 
 
+def test_name_of_a_class_in_a_host_is_that_of_its_place_alone_whichever_is_offered_first(folder: Path) -> None:
+    (folder / "own.py").write_text(TEXT + "\n\nclass SPPF_Kernel(Kernel):\n    pass\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="layer 5: Conv has no site for SPPF_Kernel"):
+        load(folder, "slots:\n  - {at: {layers: [5]}, choices: {stock: {}, SPPF_Kernel: {}}}\n")
+    load(folder, "slots:\n  - {at: {layers: [9]}, choices: {stock: {}, SPPF_Kernel: {}}}\n")
+
+
+def test_name_with_an_operator_behind_no_host_is_any_name(folder: Path) -> None:
+    (folder / "own.py").write_text(TEXT + "\n\nclass My_SE(Kernel):\n    pass\n", encoding="utf-8")
+    (slot,) = load(folder, "slots:\n  - {at: {layers: [5]}, choices: {stock: {}, My_SE: {}}}\n").slots
+    assert type(layer("yolov8n.yaml", 5, slot.choices[1])).__name__ == "My_SE"
+
+
 def test_class_with_an_underscore_is_inserted(folder: Path) -> None:
     load(folder, "insert:\n  - {after: [4, 6], choices: {My_Gate: {}}}\n")
     inserted = [Insertion(after=4, feeds="all", choice=Choice.of("My_Gate", {}))]
