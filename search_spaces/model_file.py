@@ -190,6 +190,8 @@ def _row_mistakes(index: int, row: Any, depth: float) -> Iterator[str]:
     yield from _source_mistakes(index, source, module)
     if not _is_number(repeats) or not repeats >= 0:
         yield f"repeats: a number is expected in second place, got {shortened(repeats)} ({_FORM})"
+    elif 0 < repeats < 1:
+        yield f"repeats: a whole number is expected in second place, got {shortened(repeats)} ({_FORM})"
     elif repeats * depth > _MOST_REPEATS:
         yield f"repeats: at most {_MOST_REPEATS} are expected, got {shortened(repeats)}"
     elif module in layers.SEVERAL_SOURCES and repeats > 1 and round(repeats * depth) > 1:

@@ -68,9 +68,10 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
         document = yaml.load(text, Loader=UniqueKeysLoader if unique_keys else BoundedLoader)  # noqa: S506 - SafeLoaders
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        hint = " (indent with spaces, not with tabs)" if "'\\t'" in str(error.problem) else ""
-        written = text.splitlines()[error.problem_mark.line :][:1] if error.problem_mark else []
-        hint = hint_of_keyboard("".join(written).partition("#")[0]) or hint
+        hint = " (write spaces, not tabs)" if "'\\t'" in str(error.problem) else ""
+        last = error.problem_mark.line if error.problem_mark else 0
+        written = text.splitlines()[max(last - 1, 0) : last + 1]  # a line may end what the one before has begun
+        hint = hint_of_keyboard("".join(line.partition("#")[0] for line in written)) or hint
         raise SpecError(f"not YAML: {line}{error.problem}{hint}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a ValueError: the 13th month of a date
         raise SpecError(f"not YAML: {unwrapped(error)}") from None

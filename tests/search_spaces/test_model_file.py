@@ -59,6 +59,10 @@ ROW_MISTAKES = [
         [-1, "three", "C2f", [32]],
         "repeats: a number is expected in second place, got 'three' ([from, repeats, module, arguments])",
     ),
+    (
+        [-1, 0.5, "C2f", [32]],
+        "repeats: a whole number is expected in second place, got 0.5 ([from, repeats, module, arguments])",
+    ),
     ([-1, 10**7, "C2f", [32]], "repeats: at most 1000 are expected, got 10000000"),
     ([[-1], 1, "Detect", [80]], "Detect is a head, which is expected in the last row alone"),
     ([[-1], 2, "Concat", [1]], "repeats: Concat reads several layers and is built once, got 2 (1)"),

@@ -36,11 +36,19 @@ MERGED = (
         ("a: 1\na: 2\n", "not YAML: line 2: the key 'a' appears twice"),
         (
             "a:\n\t- 1\n",
-            "not YAML: line 2: found character '\\t' that cannot start any token (indent with spaces, not with tabs)",
+            "not YAML: line 2: found character '\\t' that cannot start any token (write spaces, not tabs)",
         ),
         (
             "a:\n  - [1\uff0c [2]]\n",
             "not YAML: line 2: expected ',' or ']', but got '[' (punctuation of another keyboard: , and : are meant)",
+        ),
+        (
+            "a: [1\uff0c\n  [2]]\n",
+            "not YAML: line 2: expected ',' or ']', but got '[' (punctuation of another keyboard: , and : are meant)",
+        ),
+        (
+            "a: [1, \t[2]]\n",
+            "not YAML: line 1: found character '\\t' that cannot start any token (write spaces, not tabs)",
         ),
         ("a: [1 [2]] # \uff0c\n", "not YAML: line 1: expected ',' or ']', but got '['"),
         ("a: !!python/object/apply:os.getcwd []\n", None),
