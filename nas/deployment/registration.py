@@ -1,9 +1,9 @@
 """Let Ultralytics build rows of a standalone `modules.py`: the part of that file that is equal for every model."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
 
@@ -39,6 +39,12 @@ class Row:
     build: Callable[..., nn.Module]
     defaults: Mapping[str, Any]
 
+    def of(self, arguments: Sequence[Any]) -> "Row":
+        """Return the row with these arguments: an operator that also replaces convolutions is inserted without any."""
+        if arguments or SiteKind.INSERTED not in self.kinds:
+            return self
+        return replace(self, stock="nn.Identity", kinds=(SiteKind.INSERTED,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
@@ -71,7 +77,8 @@ def register(rows: Mapping[str, Row], layers: Mapping[str, Callable[..., nn.Modu
                 theirs[index], channels = _layer(written, layers, d["nc"])
                 written[:] = [-1, 1, STAND_IN, [channels, 0]]
             elif written[2] in rows:
-                row, (*arguments, given) = rows[written[2]], written[3]
+                (*arguments, given) = written[3]
+                row = rows[written[2]].of(arguments)
                 ours[index] = row, {**row.defaults, **given}
                 written[2:] = [row.stock, arguments]
         built, save = stock_parse_model(stock, ch, verbose)

@@ -24,7 +24,7 @@ from nas.deployment.source_file import SourceFile
 from search_spaces import build, model_file, rows, user_rows
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import write_atomically
-from search_spaces.operators import Operator
+from search_spaces.operators import Operator, SiteKind
 from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.operators.record import Source
 from search_spaces.operators.user_classes import UserClass
@@ -284,17 +284,23 @@ def _filled(text: str) -> str:
     return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
 
 
+_LAYERS = (SiteKind.LAYER, SiteKind.INSERTED)
+"""Kinds of an operator that replaces convolutions and is inserted, too."""
+
+
 def _table(lowered: Mapping[str, Lowered], classes: Sequence[str], names: Mapping[str, str]) -> str:
     """Return the statement that registers the rows; `names` of what it uses are those in `modules.py`."""
     lines = [f"{names['register']}(", "    {"]
     for name, one in lowered.items():
-        kinds = [kind for kind in one.operator.kinds if kind in one.host.inner or kind is one.host.whole]
+        stock, kinds = one.host.name, [kind for kind in one.operator.kinds if kind in {*one.host.inner, one.host.whole}]
+        if kinds[0] in _LAYERS and {*_LAYERS} <= {*one.operator.kinds}:  # rows of both have one name
+            stock, kinds = "Conv", [*_LAYERS]
         listed = [f"{names['SiteKind']}.{kind.name}" for kind in kinds]
         defaults = {parameter.name: parameter.default for parameter in one.operator.parameters}
         written = ", ".join(f"{_quoted(key)}: {_literal(value)}" for key, value in defaults.items())
         lines += [
             f"        {_quoted(name)}: {names['Row']}(",
-            f"            stock={_quoted(one.host.name)},",
+            f"            stock={_quoted(stock)},",
             f"            kinds=({', '.join(listed)}{',' * (len(kinds) == 1)}),",
             f"            build={_builder(one.operator, names)},",
             f"            defaults={{{written}}},",

@@ -379,6 +379,24 @@ class TestClassesOfAFork:
         replaced: list[Any] = [theirs[index] for index in picks]
         assert [(one.c, type(one.m[0]).__name__) for one in replaced] == [(64, "C3k"), (256, "C3k")]
 
+    @pytest.mark.parametrize(("replaced", "after"), [([5], [6]), ([7], [4]), ([5], []), ([], [6])])
+    def test_class_is_inserted_and_takes_the_place_of_a_convolution(
+        self, replaced: list[int], after: list[int], as_module: Callable[[str], ModuleType], tmp_path: Path
+    ) -> None:
+        text = "from ultralytics.nn.modules import Conv\n\n\nclass Own(Conv):\n"
+        text += "    def __init__(self, c1, c2, k=5, s=1):\n        super().__init__(c1, c2, k, s)\n"
+        (tmp_path / "own.py").write_text(text, encoding="utf-8")
+        modules.load(tmp_path / "own.py")
+        assert modules.offer("Own") is not None
+        choice = Choice.of("Own", {})
+        inserted = [Insertion(after=layer, feeds="all", choice=choice) for layer in after]
+        architecture = Architecture.of("yolo11n.yaml", "n", dict.fromkeys(replaced, choice), inserted=inserted)
+        document = architecture.document(CLASSES)
+        as_module(standalone.modules_text(standalone.lowered_rows(document), name="mine")[0])
+        theirs = build.model(document, CLASSES).model
+        made = [one for one in theirs if type(one).__module__ == "modules"]
+        assert sorted(one.conv.kernel_size[0] for one in made) == [*[3] * len(replaced), *[5] * len(after)]
+
     def test_class_that_has_no_place_of_its_own_is_refused(self, tmp_path: Path) -> None:
         text = "from torch import nn\n\n\ndef made():\n    class Gate(nn.Identity):\n        pass\n    return Gate\n"
         (tmp_path / "own.py").write_text(f"{text}\n\nGate = made()\n", encoding="utf-8")
