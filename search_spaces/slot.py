@@ -1,6 +1,6 @@
 """Slot, a layer with the choices for it, and scaling factor, a number of the whole model with its values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,6 +9,8 @@ from search_spaces.architecture import Choice
 from search_spaces.base import Base
 from search_spaces.insertions import Feeds, behind
 from search_spaces.operators import OPERATORS, Value
+from search_spaces.operators.class_operator import ClassOperator
+from search_spaces.operators.taken_settings import arguments_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,3 +108,15 @@ def incompatibility(base: Base, slot: Slot, choice: Choice) -> str | None:
     operator, parameters, inserted = OPERATORS[choice.operator], dict(choice.parameters), slot.feeds is not None
     reasons = (base.incompatibility(layer, operator, parameters, inserted=inserted) for layer in slot.layers)
     return next(filter(None, reasons), None)
+
+
+def built_of(base: Base, slot: Slot, choice: Choice) -> Hashable:
+    """Return what is equal for choices that are the same network in a slot of a base model.
+
+    `C3k2_Faster(e=0.25)` is `C3k2_Faster` in the place of a block whose row has 0.25.
+    """
+    operator, parameters = OPERATORS[choice.operator], dict(choice.parameters)
+    if not isinstance(operator, ClassOperator):
+        return choice
+    sites = (site for layer in slot.layers for site in base.sites(layer, operator, inserted=slot.feeds is not None))
+    return tuple(tuple(sorted(arguments_at(site, operator.given, parameters).items())) for site in sites)

@@ -1,6 +1,6 @@
 """Read the parts of a space file: slots, insertions and scaling factors; check them against the base model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, SiteKind, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators.class_operator import ClassOperator
-from search_spaces.slot import ScalingFactor, Slot, incompatibility
+from search_spaces.slot import ScalingFactor, Slot, built_of, incompatibility
 from search_spaces.start_reader import Start, StartReader
 
 _RESERVED_IN_ENTRY = {"name"}
@@ -45,6 +45,7 @@ class Reader(grammar.PartReader):
         self._origins: dict[tuple[str, str], str] = {}
         self._owners: dict[int, tuple[tuple[int, ...], str]] = {}
         self._matched: dict[str, str] = {}
+        self._same: dict[tuple[str, Choice], Choice] = {}
 
     def result(self) -> tuple[Slot, ...]:
         """Return the slots, sorted by layer; one without a legal operator is a mistake."""
@@ -169,7 +170,8 @@ class Reader(grammar.PartReader):
 
     def start(self, raw: Any) -> list[Start]:
         """Read the architectures that a search tries first; to be called after all slots and scaling factors."""
-        return StartReader(self._slots, self._factors, self._mistakes, checked=self._base is not None).read(raw)
+        reader = StartReader(self._slots, self._factors, self._same, self._mistakes, checked=self._base is not None)
+        return reader.read(raw)
 
     def _insertion_mistake(self, layer: int, entry: Insert, base: Base) -> str | None:
         """Return why nothing can be inserted behind a layer, or None."""
@@ -261,7 +263,7 @@ class Reader(grammar.PartReader):
                 legal, reason = self._legal(choices, slot)
                 if not legal:
                     refusals.append(f"{slot}: {reason}")
-                self._slots[slot.name] = replace(slot, choices=(*slot.choices, *legal))
+                self._slots[slot.name] = replace(slot, choices=(*slot.choices, *self._distinct(legal, slot)))
             if slots and len(refusals) == len(slots):
                 hint = _other_place(OPERATORS[name], slots[0])
                 self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]}{hint})")
@@ -282,6 +284,16 @@ class Reader(grammar.PartReader):
             else:
                 last = reason
         return legal, last
+
+    def _distinct(self, choices: Sequence[Choice], slot: Slot) -> Iterable[Choice]:
+        """Yield the choices without those that are the same network as one before, and remember these."""
+        first: dict[Hashable, Choice] = {}
+        for choice in choices:
+            kept = first.setdefault(tuple(built_of(variant, slot, choice) for variant in self._variants), choice)
+            if kept == choice:
+                yield choice
+            else:
+                self._same[slot.name, choice] = kept
 
     def _matching(self, at: At, base: Base, address: str, offered: Iterable[str] = ()) -> list[int]:
         """Return the layers of an entry; those that join maps where it names them, or offers an operator that does."""

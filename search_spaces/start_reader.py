@@ -19,6 +19,7 @@ class StartReader(PartReader):
     Args:
         slots: of the space, by name.
         factors: scaling factors of the space, by name.
+        same: the choice that a slot offers, by its name and one that was left out because it is the same network.
         mistakes: gets a line for each mistake.
         checked: whether the slots are complete; if not, only the form of the architectures is checked.
     """
@@ -27,12 +28,13 @@ class StartReader(PartReader):
         self,
         slots: Mapping[str, Slot],
         factors: Mapping[str, ScalingFactor],
+        same: Mapping[tuple[str, Choice], Choice],
         mistakes: list[str],
         *,
         checked: bool,
     ) -> None:
         super().__init__(mistakes)
-        self._slots, self._factors, self._checked = slots, factors, checked
+        self._slots, self._factors, self._same, self._checked = slots, factors, same, checked
 
     def read(self, raw: Any) -> list[Start]:
         """Read the list of architectures."""
@@ -47,6 +49,8 @@ class StartReader(PartReader):
         for name, value in written.items():
             place = f"{address}.{name}"
             choice = self._choice(value, place)
+            if choice is not None:
+                choice = self._same.get((str(name), choice), choice)
             if str(name) in picked:
                 self._wrong(place, "appears twice")
             elif choice is not None and self._checked and self._is_offered(str(name), choice, place):

@@ -300,6 +300,17 @@ def test_listed_setting_goes_before_that_of_the_layer() -> None:
         Choice.of("C3k2_Same", {"e": "half"})
 
 
+def test_setting_that_the_layer_has_anyway_is_no_second_choice(folder: Path) -> None:
+    slots = "slots:\n  - {at: {layers: [2, 6]}, choices: {C3k2_Same: {e: [stock, 0.25, 0.5], shortcut: true}}}\n"
+    start = "start: [{2: {C3k2_Same: {e: 0.25, shortcut: true}}, 6: {C3k2_Same: {e: 0.25, shortcut: true}}}]\n"
+    text = SPACE.replace("yolov8", "yolo11") + slots + start
+    (folder / "space.yaml").write_text(text, encoding="utf-8")
+    space = space_file.load(folder / "space.yaml")
+    offered = {slot.layer: [dict(one.parameters)["e"] for one in slot.choices[1:]] for slot in space.slots}
+    assert offered == {2: ["stock", 0.5], 6: ["stock", 0.25]}  # the row of layer 2 has 0.25, that of layer 6 none: 0.5
+    assert [dict(one.parameters)["e"] for _, one in space.start[0].picks] == ["stock", 0.25]
+
+
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(("model", "index", "repeats"), [("yolov9c.yaml", 2, 1), ("yolov9e.yaml", 3, 2)])
 def test_repeats_of_a_rep_ncspelan4_are_those_of_a_branch(model: str, index: int, repeats: int) -> None:
