@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nas.study.study import Study
-from nas.workflows import auto_batch
+from nas.workflows import auto_batch, timing
 from nas.workflows.auto_batch import chosen, largest, most_useful, scaled, with_batch
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.fit_machine import with_chosen_batch
@@ -17,6 +17,7 @@ from nas.workflows.measured_choice import Chosen, ran_out_of_memory
 from nas.workflows.plan import Plan
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
+from nas.workflows.timing_process import ProcessTimes
 from search_spaces import Space
 from search_spaces.errors import EnvironmentProblem, EstimateError
 from trials import Budget, Recipe
@@ -214,7 +215,10 @@ class TestSearch:
 
 
 @pytest.mark.slow
-def test_a_real_training_is_measured(ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_training_is_measured(
+    ask: Callable[..., Plan], real_timing: Callable[..., ProcessTimes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_measure", real_timing)
     monkeypatch.setattr(auto_batch, "LEAST_STEPS", 2)
     plan = ask(batch="auto")
     assert plan.file.settings.budget.batch == 16

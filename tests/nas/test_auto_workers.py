@@ -221,7 +221,10 @@ class TestSearch:
 
 
 @pytest.mark.slow
-def test_real_trainings_beside_each_other_are_timed(ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_trainings_beside_each_other_are_timed(
+    ask: Callable[..., Plan], real_timing: Callable[..., ProcessTimes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_measure", real_timing)
     monkeypatch.setattr(auto_workers, "NUMBERS", (1, 2))
     plan = ask(device="cpu", workers=1)
     search = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
