@@ -19,7 +19,7 @@ from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
-from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Source, Value
+from search_spaces.operators import OPERATORS, Parameters, Source, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.pgi_setting import Pgi
 from search_spaces.scaling import MACRO, Scaling
@@ -290,7 +290,7 @@ class Architecture:
             if not HOSTS[row[2]].takes(operator):
                 raise SpecError(f"layer {layer}: {row[2]} has no site for {operator.name}")
             written[layer] = rows.write(
-                row, HOSTS[row[2]], operator, dict(choice.parameters), _convolution(base.traced[layer], operator)
+                row, HOSTS[row[2]], operator, dict(choice.parameters), _convolution(base.traced[layer])
             )
             if rows.stock(written[layer]) != row:  # an AConv's place is taken by a row that stands for a Conv
                 replaced[layer] = row[2:]
@@ -351,10 +351,13 @@ def _hashed(choice: Choice) -> list[Any]:
     return [choice.operator, choice.effective, *([source.digest] if source else [])]
 
 
-def _convolution(step: Traced, operator: Operator) -> tuple[int, int, int]:
-    """Return output channels, kernel and stride of a whole layer: the arguments of a `Conv` row that replaces it."""
+def _convolution(step: Traced) -> tuple[int, int, int]:
+    """Return output channels, kernel and stride of a whole layer: the arguments of a `Conv` row that replaces it.
+
+    Of a layer that makes its map larger the stride is the factor.
+    """
     entered, left = first(step.received), first(step.returned)
-    if SiteKind.UPSAMPLE in operator.kinds:
+    if left.shape[-1] > entered.shape[-1]:
         return step.c_out, 1, left.shape[-1] // entered.shape[-1]
     kernels = [module.kernel_size[0] for module in step.layer.modules() if isinstance(module, nn.Conv2d)]
     return step.c_out, max(kernels, default=1), entered.shape[-1] // left.shape[-1] or 1

@@ -17,6 +17,7 @@ from search_spaces.errors import SpecError, typo_of
 from search_spaces.hosts import HOSTS, Host
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind
 from search_spaces.operators import modules as user_modules
+from search_spaces.operators.record import OWN_ROWS
 from search_spaces.printed import PRINTED, PRINTED_HOSTS
 
 Row = list[Any]
@@ -69,7 +70,7 @@ def write(row: Row, host: Host, operator: Operator, parameters: Parameters, conv
     source, repeats, module, arguments = row
     if host.holds(operator):
         return [source, repeats, f"{module}_{operator.name}", [*arguments, dict(parameters)]]
-    if module == _stands_for(operator, arguments):  # padding, groups and activation stay what they are
+    if module == _stands_for(operator, source, arguments):  # padding, groups and activation stay what they are
         return [source, repeats, operator.name, [*arguments, dict(parameters)]]
     if host.whole is SiteKind.UPSAMPLE:
         return [source, repeats, operator.name, [None, convolution[-1], "nearest", dict(parameters)]]
@@ -113,7 +114,7 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         raise SpecError(f"{module}: no such row ({hint})")
     *written, last = arguments or [None]
     written = written if isinstance(last, Mapping) else list(arguments)
-    stands_for = host_name or _stands_for(operator, written)
+    stands_for = host_name or _stands_for(operator, source, written)
     if stands_for is None:
         raise SpecError(
             f"{module}: {operator_name} is no layer of its own; it stands inside a host, as in C2f_{operator_name}"
@@ -165,17 +166,20 @@ def stock(row: Row) -> Row:
     return row if lowered is None else lowered.row
 
 
-def _stands_for(operator: Operator, arguments: Sequence[Any] = ()) -> str | None:
+def _stands_for(operator: Operator, source: int | Sequence[int] = -1, arguments: Sequence[Any] = ()) -> str | None:
     """Return the module of the stock row of an operator that is a whole layer; None for other operators.
 
     Args:
-        arguments: of the row, without the mapping; an operator that is both a layer and inserted has some as a layer.
+        operator: one of this package has one kind of row; that of a user's class shows what it stands for.
+        source: of the row.
+        arguments: of the row, without the mapping.
     """
-    if SiteKind.UPSAMPLE in operator.kinds:
+    is_one = len(OWN_ROWS & {*operator.kinds}) == 1
+    if SiteKind.UPSAMPLE in operator.kinds and (is_one or arguments[:1] == [None]):
         return "nn.Upsample"
-    if SiteKind.FUSION in operator.kinds:
+    if SiteKind.FUSION in operator.kinds and (is_one or not isinstance(source, int)):
         return "Concat"
-    if SiteKind.INSERTED in operator.kinds and not (arguments and SiteKind.LAYER in operator.kinds):
+    if SiteKind.INSERTED in operator.kinds and (is_one or not arguments):
         return "nn.Identity"
     if SiteKind.LAYER in operator.kinds:
         return "Conv"

@@ -317,7 +317,10 @@ class Reader(grammar.PartReader):
                     f"{address}.layers[{position}]: layer {layer} is {rows[layer][2]}, which hosts no operator"
                 )
         is_named = at.host is not None or at.layers is not None
-        joins = is_named or any(SiteKind.FUSION in OPERATORS[name].kinds for name in offered)
+        operators = [OPERATORS[name] for name in offered]
+        joins = is_named or any(
+            SiteKind.FUSION in one.kinds and not isinstance(one, ClassOperator) for one in operators
+        )
         layers = [
             layer
             for layer, row in enumerate(rows)

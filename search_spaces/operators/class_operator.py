@@ -1,13 +1,14 @@
 """Operator made of a class of a user's file, without a record: its parameters are those of the constructor.
 
-Two kinds of class can be offered in a space by their names: one that keeps channels and resolution, such as an
-attention, and one of input and output channels, such as a variant of `C2f` or `SPPF`, in the place of Ultralytics'
-layers. Whether a class can stand in a place is found by building it there and passing a map through it.
+A class can be offered in a space by its name: behind a layer where it keeps channels and resolution, as an attention
+does, and in the place of Ultralytics' layers, as a variant of `C2f` or `SPPF`. Whether it can stand in a place is found
+by building it there and passing maps through it.
 """
 
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from inspect import Parameter as Argument
 from typing import Any
@@ -158,6 +159,7 @@ def _kinds(attributes: Collection[str]) -> Iterator[SiteKind]:
         yield SiteKind.ATTENTION_STAGE
         yield SiteKind.PYRAMID
         yield SiteKind.INSERTED
+    yield SiteKind.UPSAMPLE if attributes else SiteKind.FUSION
     yield SiteKind.LAYER
 
 
@@ -226,18 +228,32 @@ class _Trial:
     def __call__(self, site: Site, parameters: Parameters) -> str | None:
         """Return why the class cannot stand there, or None."""
         is_given_output = any(attribute == "c_out" for _, attribute in self.given)
-        if not is_given_output and (site.c_in != site.c_out or site.stride != 1):
+        if site.kind is SiteKind.LAYER and not is_given_output and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
         build: Callable[..., nn.Module] = self.module
         arguments = tuple(arguments_at(site, self.given, parameters).items())
-        return _obstacle(build, arguments, site.c_in, site.c_out, site.stride)
+        scale = Fraction(site.stride) if site.kind is SiteKind.UPSAMPLE else Fraction(1, site.stride)
+        return _obstacle(build, arguments, site.inputs or (site.c_in,), site.c_out, scale, joins=bool(site.inputs))
 
 
 @lru_cache(maxsize=4096)
 def _obstacle(
-    build: Callable[..., nn.Module], arguments: tuple[tuple[str, Value], ...], c_in: int, c_out: int, stride: int
+    build: Callable[..., nn.Module],
+    arguments: tuple[tuple[str, Value], ...],
+    inputs: tuple[int, ...],
+    c_out: int,
+    scale: Fraction,
+    *,
+    joins: bool,
 ) -> str | None:
-    """Build a class of arguments by name and pass maps through it; return what is wrong, or None."""
+    """Build a class of arguments by name and pass maps through it; return what is wrong, or None.
+
+    Args:
+        inputs: channels of each map that it reads.
+        c_out: of the map that it is expected to return.
+        scale: height and width of that map, to those of the maps that it reads.
+        joins: whether it reads a list of maps.
+    """
     named: Mapping[str, Any] = dict(arguments)
     try:
         with (
@@ -250,13 +266,15 @@ def _obstacle(
             if taken := marks_in(built):
                 return f"it has {', '.join(taken)} of its own, which Ultralytics sets on every layer (another name)"
             for size in _SIZES:
-                x = torch.randn(1, c_in, *size)
-                y = built(x)
-                expected = (1, c_out, *(one // stride for one in size))
+                maps = [torch.randn(1, channels, *size) for channels in inputs]
+                y = built(maps if joins else maps[0])
+                expected = (1, c_out, *(int(one * scale) for one in size))
                 if not isinstance(y, Tensor) or y.shape != expected:
                     made = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-                    wanted = "the same shape" if expected == tuple(x.shape) else str(expected)
-                    return f"it makes {made} of {tuple(x.shape)}, where {wanted} is expected"
+                    shapes = " and ".join(str(tuple(x.shape)) for x in maps)
+                    wanted = "the same shape" if shapes == str(expected) else str(expected)
+                    return f"it makes {made} of {shapes}, where {wanted} is expected"
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-        return f"with {c_in} channels it cannot be built or run: {in_one_line(error)}"
+        channels = " and ".join(map(str, inputs))
+        return f"with {channels} channels it cannot be built or run: {in_one_line(error)}"
     return None

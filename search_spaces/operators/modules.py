@@ -30,7 +30,7 @@ from search_spaces import cache_folder
 from search_spaces.errors import SpecError, in_one_line
 from search_spaces.operators import OPERATORS, missing_imports, packages, user_classes
 from search_spaces.operators.class_operator import ClassOperator, of_class
-from search_spaces.operators.record import Operator, SiteKind, Source
+from search_spaces.operators.record import OWN_ROWS, Operator, Source
 
 ENTRY_POINT = "nas.operators"
 """Entry point group in which installed packages list their records: `MyOp = "my_package.my_op:MY_OP_RECORD"`."""
@@ -267,7 +267,7 @@ def _distinct(record: ClassOperator) -> ClassOperator:
     host, _, operator = record.name.partition("_")
     if host not in vars(tasks) or not (operator in OPERATORS or operator in user_classes.names()):
         return record
-    if kinds := tuple(kind for kind in record.kinds if kind not in {SiteKind.LAYER, SiteKind.INSERTED}):
+    if kinds := tuple(kind for kind in record.kinds if kind not in OWN_ROWS):
         return replace(record, kinds=kinds)
     raise SpecError(f"name: {record.name} is what {operator} in a {host} is called; give the class another name")
 

@@ -74,6 +74,10 @@ class SiteKind(StrEnum):
     """A new layer behind another one; the operator keeps channels and size of the map, and replaces nothing."""
 
 
+OWN_ROWS = {SiteKind.LAYER, SiteKind.UPSAMPLE, SiteKind.FUSION, SiteKind.INSERTED}
+"""Kinds of place in which the row of an operator has its name alone, without that of a host."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Site:
     """One place where an operator can stand, with all that an operator may need to be built there.

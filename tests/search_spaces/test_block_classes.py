@@ -1,5 +1,6 @@
 """A user's block of input channels, output channels and repeats in the place of Ultralytics' blocks, by its name."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from search_spaces.refine import refine
 from trials.contracts import record_contract
 
 TEXT = """
+import torch
 from torch import nn
 from ultralytics.nn.modules import C2PSA, SPPELAN, SPPF, A2C2f, Bottleneck, C2f, C2fCIB, C3, C3k2, Conv, RepNCSPELAN4
 
@@ -144,6 +146,24 @@ class Kernel(nn.Module):
 
     def forward(self, x):
         return self.conv(x)
+
+
+class Larger(nn.Module):
+    def __init__(self, in_channels, kernel=3):
+        super().__init__()
+        self.conv = Conv(in_channels, in_channels, kernel)
+
+    def forward(self, x):
+        return nn.functional.interpolate(self.conv(x), scale_factor=2)
+
+
+class Weighted_Concat(nn.Module):
+    def __init__(self, dimension=1):
+        super().__init__()
+        self.dimension, self.weights = dimension, nn.Parameter(torch.ones(2))
+
+    def forward(self, x):
+        return torch.cat([one * weight for one, weight in zip(x, self.weights)], self.dimension)
 
 
 class C3f(C2f):  # as Ultralytics' file of blocks has one
@@ -277,6 +297,26 @@ def test_inserted_it_has_the_defaults_of_its_constructor() -> None:
     assert row == [-1, 1, "Kernel", [{"k": "stock", "s": "stock"}]]
     convolutions: list[Any] = [build.skeleton(document, 80)[index].get_submodule("conv.conv") for index in (5, 6)]
     assert [(one.kernel_size, one.stride) for one in convolutions] == [((5, 5), (1, 1)), ((3, 3), (2, 2))]
+    assert Architecture.from_yaml(architecture.to_yaml(80)) == architecture
+
+
+def test_classes_take_the_places_of_upsampling_layers_and_of_concat(folder: Path) -> None:
+    space = load(
+        folder,
+        "slots:\n  - {at: {host: nn.Upsample}, choices: {stock: {}, Larger: {}}}\n"
+        "  - {at: {host: Concat}, choices: {stock: {}, Weighted_Concat: {}}}\n"
+        "insert:\n  - {after: 4, choices: {Kernel: {}, My_Gate: {}}}\n",
+    )
+    assert [len(slot.choices) for slot in space.slots] == [3, 2, 2, 2, 2, 2, 2]
+    costliest = {slot.name: slot.choices[-1] for slot in space.slots}
+    architecture = space.of(costliest)
+    document = architecture.document(80)
+    written = document["backbone"] + document["head"]
+    assert [-1, 1, "Larger", [None, 2, "nearest", {"kernel": 3}]] in written
+    assert [[-1, 7], 1, "Weighted_Concat", [1, {"dimension": 1}]] in written
+    assert [-1, 1, "My_Gate", [64, 3, 1, {}]] in written
+    built = build.skeleton(document, 80)
+    assert Counter(type(one).__name__ for one in built)["Weighted_Concat"] == 4
     assert Architecture.from_yaml(architecture.to_yaml(80)) == architecture
 
 
