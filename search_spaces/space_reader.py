@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from torch import Tensor
 
-from search_spaces import grammar, insertions, scaling
+from search_spaces import fork_rules, grammar, insertions, scaling
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest, typo_of
@@ -46,12 +46,16 @@ class Reader(grammar.PartReader):
         self._owners: dict[int, tuple[tuple[int, ...], str]] = {}
         self._matched: dict[str, str] = {}
         self._same: dict[tuple[str, Choice], Choice] = {}
+        self._refused: dict[str, str] = {}
 
     def result(self) -> tuple[Slot, ...]:
         """Return the slots, sorted by layer; one without a legal operator is a mistake."""
         for name, address in self._matched.items():
             if len(self._slots[name].choices) == 1:
-                self._wrong(address, f"{self._slots[name]} has stock as its only choice")
+                reason = self._refused.get(name)
+                self._wrong(
+                    address, f"{self._slots[name]} has stock as its only choice{f' ({reason})' if reason else ''}"
+                )
         return tuple(sorted(self._slots.values(), key=lambda slot: (slot.layer, bool(slot.feeds))))
 
     def _entries(self, raw: Any, key: str, model: type[Model], form: str) -> Iterable[tuple[str, Model]]:
@@ -263,9 +267,10 @@ class Reader(grammar.PartReader):
                 legal, reason = self._legal(choices, slot)
                 if not legal:
                     refusals.append(f"{slot}: {reason}")
+                    self._refused[slot.name] = f"{name}: {reason}"
                 self._slots[slot.name] = replace(slot, choices=(*slot.choices, *self._distinct(legal, slot)))
             if slots and len(refusals) == len(slots):
-                hint = _other_place(OPERATORS[name], slots[0])
+                hint = _hint(OPERATORS[name], slots[0])
                 self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]}{hint})")
                 clean = False
         for empty in slots:
@@ -334,6 +339,12 @@ class Reader(grammar.PartReader):
         if not layers and in_range:
             self._mistakes.append(f"{address}: matches no layer of the base model")
         return layers
+
+
+def _hint(operator: Operator, slot: Slot) -> str:
+    """Return what is known of why an operator fits no slot, or where else it would: the end of a message, or empty."""
+    older = fork_rules.of_older_parent(operator.module) if isinstance(operator, ClassOperator) else ""
+    return f"; {older}" if older else _other_place(operator, slot)
 
 
 def _other_place(operator: Operator, slot: Slot) -> str:

@@ -81,6 +81,16 @@ class C3k2_Attention(C3k2):
         super().__init__(c1, c2, n, c3k, e)
 
 
+class C3k2_Older(C3k2):  # as the parent's order was before `attn`
+    def __init__(self, c1, c2, n=1, c3k=False, e=0.5, g=1, shortcut=True):
+        super().__init__(c1, c2, n, c3k, e, g, shortcut)
+
+
+class C2f_EqualChannels(C2f):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
 class C2f_AllOn(C2f):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -399,6 +409,14 @@ def test_weights_of_the_stock_block_are_inherited_by_name() -> None:
         (
             "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, My_Gate: {}}}\n",
             "C2f has no site for My_Gate; it stands behind a layer, insert: [{after: 4, choices: {My_Gate: {}}}])",
+        ),
+        (
+            "slots:\n  - {at: {layers: [8]}, choices: {stock: {}, C3k2_Older: {}}}\n",
+            "; its constructor hands g to C3k2 as the sixth argument, which it was in older releases",
+        ),
+        (
+            "slots:\n  - {at: {layers: [4, 12]}, choices: {C2f_EqualChannels: {}}}\n",
+            "slots[0]: layer 12 has stock as its only choice (C2f_EqualChannels: with 384 channels it ",
         ),
     ],
 )

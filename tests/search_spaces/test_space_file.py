@@ -303,7 +303,12 @@ ENTRIES: list[tuple[str, list[str]]] = [
     ),
     (
         "{at: {layers: [2, 6]}, choices: {MMQA: {}}}",
-        ["slots[0]: layer 2 has stock as its only choice"],
+        [
+            (
+                "slots[0]: layer 2 has stock as its only choice (MMQA: the attention matrix grows with the square of "
+                "the pixels; at 1/4 of the image it needs too much memory)"
+            )
+        ],
     ),
     ("{at: {layers: [4]}, choices: {stock: {}}}", ["slots[0]: layer 4 has stock as its only choice"]),
     (
