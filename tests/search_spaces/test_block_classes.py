@@ -18,7 +18,7 @@ from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, SiteKind, modules
 from search_spaces.refine import refine
-from trials.contracts import record_contract
+from trials.contracts import cases, operator_contract, record_contract
 
 TEXT = """
 import torch
@@ -328,6 +328,17 @@ def test_classes_take_the_places_of_upsampling_layers_and_of_concat(folder: Path
     built = build.skeleton(document, 80)
     assert Counter(type(one).__name__ for one in built)["Weighted_Concat"] == 4
     assert Architecture.from_yaml(architecture.to_yaml(80)) == architecture
+
+
+def test_check_of_a_space_builds_it_as_the_layer_that_it_replaces(folder: Path) -> None:
+    downsampling = "slots:\n  - {at: {layers: [5]}, choices: {stock: {}, KernelSize: {}}}\n"
+    more = "  - {at: {layers: [4]}, choices: {stock: {}, C2f_Same: {}}}\n"
+    by_operator = {one.operator: one for one in cases.of_space(load(folder, downsampling + more))}
+    convolution: Any = by_operator["KernelSize"].build().get_submodule("conv.conv")
+    assert (convolution.kernel_size, convolution.stride, convolution.groups) == ((3, 3), (2, 2), 1)
+    assert operator_contract.check(by_operator["KernelSize"]) == ()
+    inner: Any = by_operator["C2f_Same"].build().get_submodule("m")
+    assert [one.add for one in inner] == [True, True]
 
 
 def test_slot_of_a_stride_says_why_a_class_of_another_does_not_fit(folder: Path) -> None:

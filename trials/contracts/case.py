@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from search_spaces import OPERATORS, Choice
 from search_spaces.hosts import WHOLE
 from search_spaces.operators import Site, SiteKind, Value
+from search_spaces.operators.class_operator import ClassOperator
 from trials.contracts.joined_maps import JoinedMaps
 
 SQUARE = (8, 8)
@@ -24,6 +25,7 @@ class Case:
         inputs: channels of each map of a fusion, whose module reads them joined to one.
         activation: `repr` of the site's activation.
         activation_module: the site's activation; its weights may be on the meta device.
+        stock: settings of the replaced layer; empty for operators that are no users' classes, which do not read them.
         places: layers with such a site.
     """
 
@@ -39,6 +41,8 @@ class Case:
     activation: str
     activation_module: nn.Module = field(compare=False, repr=False)
     inputs: tuple[int, ...] = ()
+    repeats: int = 1
+    stock: tuple[tuple[str, Value], ...] = ()
     places: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
@@ -57,6 +61,8 @@ class Case:
             activation=repr(site.activation),
             activation_module=site.activation,
             inputs=site.inputs,
+            repeats=site.repeats,
+            stock=site.stock if isinstance(OPERATORS[choice.operator], ClassOperator) else (),
             places=tuple(places),
         )
 
@@ -74,6 +80,8 @@ class Case:
             activation=_with_weights(self.activation_module),
             reduction=self.reduction,
             inputs=self.inputs,
+            repeats=self.repeats,
+            stock=self.stock,
         )
 
     @property
