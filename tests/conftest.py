@@ -7,6 +7,9 @@ os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault(
+    "MLFLOW_HTTP_REQUEST_TIMEOUT", "10"
+)  # a search sets it, for its process, before MLflow is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)  # of the terminal that the tests are run in, or of pytest-xdist: tables are as wide
 os.environ.setdefault("NAS_NO_CACHE", "1")  # or a test that compares two trainings would compare one with itself
