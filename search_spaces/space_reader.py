@@ -270,13 +270,32 @@ class Reader(grammar.PartReader):
                     self._refused[slot.name] = f"{name}: {reason}"
                 self._slots[slot.name] = replace(slot, choices=(*slot.choices, *self._distinct(legal, slot)))
             if slots and len(refusals) == len(slots):
-                hint = _hint(OPERATORS[name], slots[0])
+                hint = self._hint(OPERATORS[name], choices[0], slots[0])
                 self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]}{hint})")
                 clean = False
         for empty in slots:
             self._slots.setdefault(empty.name, empty)
             if clean:  # otherwise the cause is reported already
                 self._matched.setdefault(empty.name, address)
+
+    def _hint(self, operator: Operator, choice: Choice, slot: Slot) -> str:
+        """Return why an operator fits no slot, or where else it would: the end of a message, or empty.
+
+        Where a class fits is found by trying, as everywhere.
+        """
+        if not isinstance(operator, ClassOperator):
+            return _other_place(operator, slot)
+        if older := fork_rules.of_older_parent(operator.module):
+            return f"; {older}"
+        parameters, (base, *_) = dict(choice.parameters), self._variants
+        hosts = (layer for layer, row in enumerate(base.rows) if row[2] in HOSTS)
+        layers = [str(layer) for layer in hosts if not base.incompatibility(layer, operator, parameters)]
+        ways = [f"takes the place of layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}"] if layers else []
+        if slot.feeds is None and not base.incompatibility(slot.layer, operator, parameters, inserted=True):
+            ways.append(_behind(operator, slot))
+        host, _, inner = operator.name.partition("_")
+        is_row = f"; it is also what {inner} in a {host} is called, so that it stands for whole blocks alone"
+        return ("" if SiteKind.LAYER in operator.kinds else is_row) + _listed(ways)
 
     def _legal(self, choices: Sequence[Choice], slot: Slot) -> tuple[list[Choice], str]:
         """Return the choices that are legal at every value of a scaling factor, and the last reason against one."""
@@ -341,12 +360,6 @@ class Reader(grammar.PartReader):
         return layers
 
 
-def _hint(operator: Operator, slot: Slot) -> str:
-    """Return what is known of why an operator fits no slot, or where else it would: the end of a message, or empty."""
-    older = fork_rules.of_older_parent(operator.module) if isinstance(operator, ClassOperator) else ""
-    return f"; {older}" if older else _other_place(operator, slot)
-
-
 def _other_place(operator: Operator, slot: Slot) -> str:
     """Return where an operator that fits no slot could be offered instead; empty if that is not the reason."""
     ways = []
@@ -355,7 +368,14 @@ def _other_place(operator: Operator, slot: Slot) -> str:
         if all(HOSTS[host].holds(operator) for host in slot.host.split(", ")):
             return ""
         ways.append(f"takes the place of {', '.join(hosts[:-1])} or {hosts[-1]}")
-    is_class = isinstance(operator, ClassOperator) and SiteKind.LAYER in operator.kinds
-    if (is_class or SiteKind.INSERTED in operator.kinds) and slot.feeds is None:
-        ways.append(f"stands behind a layer, insert: [{{after: {slot.layer}, choices: {{{operator.name}: {{}}}}}}]")
+    if SiteKind.INSERTED in operator.kinds and slot.feeds is None:
+        ways.append(_behind(operator, slot))
+    return _listed(ways)
+
+
+def _behind(operator: Operator, slot: Slot) -> str:
+    return f"stands behind a layer, insert: [{{after: {slot.layer}, choices: {{{operator.name}: {{}}}}}}]"
+
+
+def _listed(ways: Sequence[str]) -> str:
     return f"; it {', or '.join(ways)}" if ways else ""

@@ -149,6 +149,15 @@ class Down(nn.Module):
         return self.conv(x)
 
 
+class Halving(nn.Module):
+    def __init__(self, c1, c2):
+        super().__init__()
+        self.conv = Conv(c1, c2, 3, 2)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
 class Kernel(nn.Module):
     def __init__(self, c1, c2, k=5, s=1):
         super().__init__()
@@ -407,7 +416,15 @@ def test_weights_of_the_stock_block_are_inherited_by_name() -> None:
     [
         (
             "slots:\n  - {at: {layers: [1]}, choices: {stock: {}, Stack: {}}}\n",
-            "; it takes the place of C3, C2f, C3k2, C2fCIB, RepNCSPELAN4 or ELAN1, or stands behind a layer, insert: [",
+            "; it takes the place of layers 2, 4, 6, 8, 9, 12, 15, 18, 21, or stands behind a layer, insert: [{after: 1,",
+        ),
+        (
+            "slots:\n  - {at: {host: C2f}, choices: {stock: {}, Halving: {}}}\n",
+            "layer 2: C2f has no site for Halving; it takes the place of layers 0, 1, 3, 5, 7, 16, 19)",
+        ),
+        (
+            "insert:\n  - {after: 4, choices: {C3k2_UIB: {}}}\n",
+            "; it is also what UIB in a C3k2 is called, so that it stands for whole blocks alone; it takes the place of",
         ),
         (
             "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, Narrowing: {}}}\n",
