@@ -153,7 +153,8 @@ def _entries(base: Base) -> Iterator[str]:
     for layer, row in enumerate(base.rows):
         carried = carries.get(layer)
         offered = map(OPERATORS.__getitem__, _vocabulary() if row[2] in HOSTS else ())
-        meant = (one for one in offered if _is_meant_for(one, HOSTS[row[2]]))
+        in_file = carried.operator if carried else ""
+        meant = (one for one in offered if one.name == in_file or _is_meant_for(one, HOSTS[row[2]]))
         fitting = tuple(one.name for one in meant if _fits(base, layer, one, carried))
         if fitting:
             groups.setdefault((base.section(layer), row[2], fitting, carried), []).append(layer)

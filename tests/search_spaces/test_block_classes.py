@@ -416,7 +416,7 @@ def test_weights_of_the_stock_block_are_inherited_by_name() -> None:
     [
         (
             "slots:\n  - {at: {layers: [1]}, choices: {stock: {}, Stack: {}}}\n",
-            "; it takes the place of layers 2, 4, 6, 8, 9, 12, 15, 18, 21, or stands behind a layer, insert: [{after: 1,",
+            "; it takes the place of layers 2, 4, 6, 8, 9, 12, 15, 18, 21, or stands behind a layer, insert: [{after:",
         ),
         (
             "slots:\n  - {at: {host: C2f}, choices: {stock: {}, Halving: {}}}\n",
@@ -424,7 +424,7 @@ def test_weights_of_the_stock_block_are_inherited_by_name() -> None:
         ),
         (
             "insert:\n  - {after: 4, choices: {C3k2_UIB: {}}}\n",
-            "; it is also what UIB in a C3k2 is called, so that it stands for whole blocks alone; it takes the place of",
+            "; it is also what UIB in a C3k2 is called, so that it stands for whole blocks alone; it takes the place",
         ),
         (
             "slots:\n  - {at: {layers: [4]}, choices: {stock: {}, Narrowing: {}}}\n",
@@ -502,6 +502,14 @@ def test_space_around_a_result_offers_the_values_that_were_found(folder: Path) -
 
 
 class TestDerive:
+    def test_class_that_the_file_has_is_a_choice_there_wherever_it_stands(self, folder: Path) -> None:
+        for name in ("Halving", "C2f_Wide"):
+            modules.offer(name)
+        picks = {3: Choice.of("Halving", {}), 9: Choice.of("C2f_Wide", {"e": 0.25})}
+        (folder / "mine.yaml").write_text(Architecture.of("yolov8n.yaml", "n", picks).to_yaml(80), encoding="utf-8")
+        around = space_file.parse(yaml_text.parse_yaml(derive(str(folder / "mine.yaml"))))
+        assert [dict(each.picks) for each in around.start] == [picks]
+
     def test_blocks_of_the_file_are_choices(self, folder: Path) -> None:
         found = yaml.safe_load(derive("yolov8n.yaml"))
         assert found["modules"] == [str(folder / "own.py")]
