@@ -43,7 +43,8 @@ def derive(model: str, *, scale: str | None = None) -> str:
         "what is left with `nas spaces FILE`.",
         _WIDTH - 2,
     )
-    sources = [*(one.source for one in OPERATORS.values() if one.source), *base.sources]
+    named = (one.source for one in user_classes.LOADED.values())  # also of what stands behind layers alone
+    sources = [*(one.source for one in OPERATORS.values() if one.source), *base.sources, *named]
     files = list(dict.fromkeys(str(source.path) for source in sources))
     heading: dict[str, Any] = {"name": base.name, "base": name, **({"scale": scale} if scale else {})}
     heading |= {"modules": files} if files else {}

@@ -32,7 +32,7 @@ from ultralytics.nn.modules import (
 from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, PSABlock, RepBottleneck
 
 from search_spaces.operators import Operator, Site, SiteKind, Value
-from search_spaces.stock_settings import settings_of
+from search_spaces.stock_settings import settings_of, unwritten_of
 
 WHOLE = ""
 """Path of a site that is the whole layer."""
@@ -191,6 +191,7 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reductio
     if isinstance(module, Concat) and module.d != 1:  # it joins something else than channels
         return None
     shape = _shape(module, sum(inputs))
+    settings = _settings(module, kind, shape)
     if kind is UPSAMPLE and shape.c_in != shape.c_out:  # a transposed convolution can also change the channels
         return None
     return Site(
@@ -205,7 +206,8 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: Channels, reductio
         reduction=reduction,
         inputs=inputs if kind is FUSION else (),
         repeats=_repeats(module) if kind in {STAGE, ATTENTION_STAGE} else 1,
-        stock=tuple(_settings(module, kind, shape).items()),
+        stock=tuple(settings.items()),
+        unwritten=unwritten_of(module, settings) if kind is not LAYER else (),
     )
 
 

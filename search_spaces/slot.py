@@ -10,7 +10,6 @@ from search_spaces.base import Base
 from search_spaces.insertions import Feeds, behind
 from search_spaces.operators import OPERATORS, Value
 from search_spaces.operators.class_operator import ClassOperator
-from search_spaces.operators.taken_settings import arguments_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,4 +118,4 @@ def built_of(base: Base, slot: Slot, choice: Choice) -> Hashable:
     if not isinstance(operator, ClassOperator):
         return choice
     sites = (site for layer in slot.layers for site in base.sites(layer, operator, inserted=slot.feeds is not None))
-    return tuple(tuple(sorted(arguments_at(site, operator.given, parameters).items())) for site in sites)
+    return tuple(tuple(sorted(operator.arguments(site, parameters).items())) for site in sites)

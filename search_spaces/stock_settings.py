@@ -1,6 +1,7 @@
 """Read from a built layer of Ultralytics the settings that its constructor got, by their names there."""
 
 from collections.abc import Mapping
+from inspect import signature
 from math import nextafter
 from typing import Any
 
@@ -9,6 +10,9 @@ from ultralytics.nn.modules import C2PSA, C3, PSA, SPPELAN, SPPF, A2C2f, Bottlen
 from ultralytics.nn.modules.block import CIB, ABlock, C3k, PSABlock, RepVGGDW
 
 from search_spaces.operators import Value
+
+_UNWRITTEN = {"e", "g", "n", "shortcut", "attn", "lk", "residual", "mlp_ratio"}
+"""Settings that the rows of Ultralytics' model files have only where they are not the default."""
 
 
 def settings_of(layer: nn.Module, c_out: int) -> dict[str, Value]:
@@ -31,6 +35,12 @@ def settings_of(layer: nn.Module, c_out: int) -> dict[str, Value]:
             return {"e": _expansion(conv.out_channels, c_out), **_of_inner_blocks(layer)}
         case _:
             return {}
+
+
+def unwritten_of(layer: nn.Module, settings: Mapping[str, Value]) -> tuple[str, ...]:
+    """Return the names of those settings of a layer that its row leaves to the default of the constructor."""
+    defaults = signature(type(layer).__init__).parameters
+    return tuple(name for name, value in settings.items() if name in _UNWRITTEN and value == defaults[name].default)
 
 
 def _expansion(hidden: int, c_out: int) -> float:

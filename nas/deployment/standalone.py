@@ -316,7 +316,8 @@ def _builder(operator: Operator, names: Mapping[str, str]) -> str:
     if not isinstance(operator, ClassOperator):
         return name
     given = ", ".join(f"({_quoted(argument)}, {_quoted(attribute)})" for argument, attribute in operator.given)
-    arguments = f"{names['arguments_at']}(site, [{given}], others)"
+    defaults = ", ".join(f"{_quoted(name)}: {_literal(value)}" for name, value in operator.defaults)
+    arguments = f"{names['arguments_at']}(site, [{given}], {{{defaults}}}, others)"
     return f"lambda site, **others: {name}(\n                **{arguments}\n            )"
 
 

@@ -109,9 +109,15 @@ class ClassOperator(Operator):
 
     Attributes:
         given: arguments of its constructor that the site gives, each with the attribute of the site.
+        defaults: of its constructor, for arguments that the replaced layer may have, too.
     """
 
     given: tuple[tuple[str, str], ...]
+    defaults: tuple[tuple[str, Value], ...]
+
+    def arguments(self, site: Site, parameters: Parameters) -> dict[str, Any]:
+        """Return the arguments with which the class is built at a site."""
+        return _AtSites(self.module, self.given, self.defaults).arguments(site, parameters)
 
     @property
     def replaces(self) -> bool:
@@ -133,16 +139,19 @@ def of_class(found: UserClass) -> ClassOperator:
     arguments = [one for one in constructor_names.arguments(found.module) if one.kind is not Argument.POSITIONAL_ONLY]
     given = tuple(_given_by_site([one.name for one in arguments]))
     attributes = [attribute for _, attribute in given]
+    others = [one for one in arguments if one.name not in dict(given)]
+    parameters = tuple(_parameters(others, replaces="c_out" in attributes))
+    taken = [one for one in parameters if isinstance(one, TakenParameter) and not one.otherwise.is_required]
+    defaults = tuple((one.name, one.otherwise.default) for one in taken)
     record = ClassOperator(
         name=found.name,
         module=found.module,
         given=given,
-        parameters=tuple(
-            _parameters([one for one in arguments if one.name not in dict(given)], replaces="c_out" in attributes)
-        ),
+        defaults=defaults,
+        parameters=parameters,
         kinds=tuple(_kinds(attributes)),
-        build=_Builder(found.module, given),
-        incompatibility=_Trial(found.module, given),
+        build=_Builder(found.module, given, defaults),
+        incompatibility=_Trial(found.module, given, defaults),
         reference=str(found.source.path) if found.source else found.file,
         source=found.source,
     )
@@ -207,23 +216,30 @@ def _given_by_site(names: list[str]) -> Iterator[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class _Builder:
-    """Builder of a class at a site, of the channels and repeats there."""
+class _AtSites:
+    """Class with what its sites give to its constructor; fields as those of `ClassOperator`."""
 
     module: type[nn.Module]
     given: tuple[tuple[str, str], ...]
+    defaults: tuple[tuple[str, Value], ...]
 
-    def __call__(self, site: Site, **parameters: Value) -> nn.Module:
-        """Build the module."""
-        return self.module(**arguments_at(site, self.given, parameters))
+    def arguments(self, site: Site, parameters: Parameters) -> dict[str, Any]:
+        """Return the arguments with which the class is built at a site."""
+        return arguments_at(site, self.given, dict(self.defaults), parameters)
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """Obstacles of a class at a site, found by trying."""
+class _Builder(_AtSites):
+    """Builder of a class at a site."""
 
-    module: type[nn.Module]
-    given: tuple[tuple[str, str], ...]
+    def __call__(self, site: Site, **parameters: Value) -> nn.Module:
+        """Build the module."""
+        return self.module(**self.arguments(site, parameters))
+
+
+@dataclass(frozen=True)
+class _Trial(_AtSites):
+    """Obstacles of a class at a site, found by trying."""
 
     def __call__(self, site: Site, parameters: Parameters) -> str | None:
         """Return why the class cannot stand there, or None."""
@@ -231,7 +247,7 @@ class _Trial:
         if site.kind is SiteKind.LAYER and not is_given_output and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
         build: Callable[..., nn.Module] = self.module
-        arguments = tuple(arguments_at(site, self.given, parameters).items())
+        arguments = tuple(self.arguments(site, parameters).items())
         scale = Fraction(site.stride) if site.kind is SiteKind.UPSAMPLE else Fraction(1, site.stride)
         return _obstacle(build, arguments, site.inputs or (site.c_in,), site.c_out, scale, joins=bool(site.inputs))
 

@@ -93,6 +93,7 @@ class Site:
         repeats: inner blocks of the whole block that the site is; 1 at other sites.
         stock: settings of the whole layer that the site is, by the names that Ultralytics' constructors give them,
             such as `shortcut` and `e`; empty where they are not known.
+        unwritten: those of them that the row of the layer leaves to the constructor's default.
     """
 
     path: str
@@ -107,6 +108,7 @@ class Site:
     inputs: tuple[int, ...] = ()
     repeats: int = 1
     stock: tuple[tuple[str, Value], ...] = ()
+    unwritten: tuple[str, ...] = ()
 
 
 @_with_old_names

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from search_spaces.operators.record import Parameters, Site
+from search_spaces.operators.record import Parameters, Site, Value
 
 _OTHER_NAMES = {
     "stride": "s",
@@ -18,21 +18,29 @@ SETTINGS: Mapping[str, type] = {
 }
 """Arguments of a class that the replaced layer may have, too, and their types."""
 STOCK = "stock"
-"""Value of such an argument: that of the replaced layer; where there is none, the constructor's default."""
+"""Value of such an argument: what the row of the replaced layer gives, or else the constructor's default."""
 
 
-def arguments_at(site: Site, given: Iterable[tuple[str, str]], parameters: Parameters) -> dict[str, Any]:
+def arguments_at(
+    site: Site, given: Iterable[tuple[str, str]], defaults: Mapping[str, Value], parameters: Parameters
+) -> dict[str, Any]:
     """Return the arguments with which a class is built at a site.
 
     Args:
         site: a layer, or a place without one.
         given: arguments that the site gives, each with the attribute of the site.
+        defaults: of the constructor, where it has them, for arguments that the replaced layer may have, too.
         parameters: the others, by name.
     """
-    taken = [name for name, value in parameters.items() if name in SETTINGS and value == STOCK]
-    settings = {name: value for name in taken for key, value in site.stock if key == _OTHER_NAMES.get(name, name)}
-    return {
-        **{name: getattr(site, attribute) for name, attribute in given},
-        **settings,
-        **{name: value for name, value in parameters.items() if name not in taken},
-    }
+    arguments = {name: getattr(site, attribute) for name, attribute in given}
+    for name, value in parameters.items():
+        if name not in SETTINGS or value != STOCK:
+            arguments[name] = value
+            continue
+        setting = _OTHER_NAMES.get(name, name)
+        of_layer = {key: one for key, one in site.stock if name not in defaults or key not in site.unwritten}
+        if setting in of_layer:
+            arguments[name] = of_layer[setting]
+        elif name in defaults:
+            arguments[name] = defaults[name]
+    return arguments

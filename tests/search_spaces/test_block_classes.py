@@ -185,6 +185,11 @@ class Weighted_Concat(nn.Module):
         return torch.cat([one * weight for one, weight in zip(x, self.weights)], self.dimension)
 
 
+class C3k2_Own(C3k2):
+    def __init__(self, c1, c2, n=1, c3k=False, e=0.75):
+        super().__init__(c1, c2, n, c3k, e)
+
+
 class C3f(C2f):  # as Ultralytics' file of blocks has one
     pass
 
@@ -275,6 +280,15 @@ def test_block_has_the_settings_of_the_layer_as_if_its_name_stood_in_the_row(mod
         architecture = Architecture.of(model, scale, {index: Choice.of(name, {})})
         built = build.skeleton(architecture.document(80), 80)[index]
         assert inside(built) == inside(stock.traced[index].layer), index
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("model", "index", "hidden"), [("yolo11n.yaml", 2, 16), ("yolo11n.yaml", 6, 96)])
+def test_where_the_row_gives_no_setting_the_class_has_its_own(model: str, index: int, hidden: int) -> None:
+    """Layer 2 has e = 0.25 in its row and 64 channels; layer 6 has none, of 128 channels, and the class 0.75."""
+    assert modules.offer("C3k2_Own") is not None
+    built: Any = layer(model, index, Choice.of("C3k2_Own", {}))
+    assert built.c == hidden
 
 
 @pytest.mark.usefixtures("folder")
