@@ -26,6 +26,7 @@ class Case:
         activation: `repr` of the site's activation.
         activation_module: the site's activation; its weights may be on the meta device.
         stock: settings of the replaced layer; empty for operators that are no users' classes, which do not read them.
+        unwritten: those of them that its row does not give.
         places: layers with such a site.
     """
 
@@ -43,11 +44,13 @@ class Case:
     inputs: tuple[int, ...] = ()
     repeats: int = 1
     stock: tuple[tuple[str, Value], ...] = ()
+    unwritten: tuple[str, ...] = ()
     places: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def of(cls, choice: Choice, site: Site, places: Sequence[str]) -> "Case":
         """Return the case of a choice at a site."""
+        reads_settings = isinstance(OPERATORS[choice.operator], ClassOperator)
         return cls(
             operator=choice.operator,
             parameters=choice.parameters,
@@ -62,7 +65,8 @@ class Case:
             activation_module=site.activation,
             inputs=site.inputs,
             repeats=site.repeats,
-            stock=site.stock if isinstance(OPERATORS[choice.operator], ClassOperator) else (),
+            stock=site.stock if reads_settings else (),
+            unwritten=site.unwritten if reads_settings else (),
             places=tuple(places),
         )
 
@@ -82,6 +86,7 @@ class Case:
             inputs=self.inputs,
             repeats=self.repeats,
             stock=self.stock,
+            unwritten=self.unwritten,
         )
 
     @property
