@@ -6,7 +6,7 @@ by building it there and passing maps through it.
 """
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -80,8 +80,8 @@ class RequiredParameter(OpenParameter):
 class TakenParameter(Parameter):
     """Parameter that the rows of Ultralytics' layers give, too, such as `e`, `shortcut` or `k`.
 
-    A fork that puts its class's name into a row keeps the arguments there. So the default is `stock`: what the replaced
-    layer has; in a place without one it is the constructor's.
+    A fork that puts its class's name into a row keeps the arguments there. So the default is `stock`: what
+    the row of the replaced layer gives, or else the constructor's.
 
     Attributes:
         otherwise: the parameter with the constructor's default, which says which other values are allowed.
@@ -122,7 +122,7 @@ class ClassOperator(Operator):
     @property
     def replaces(self) -> bool:
         """Whether it is built of output channels, too, so that it can take the place of a layer that changes them."""
-        return any(attribute == "c_out" for _, attribute in self.given)
+        return _replaces(self.given)
 
     @property
     def misnamed(self) -> str:
@@ -140,7 +140,7 @@ def of_class(found: UserClass) -> ClassOperator:
     given = tuple(_given_by_site([one.name for one in arguments]))
     attributes = [attribute for _, attribute in given]
     others = [one for one in arguments if one.name not in dict(given)]
-    parameters = tuple(_parameters(others, replaces="c_out" in attributes))
+    parameters = tuple(_parameters(others, replaces=_replaces(given)))
     taken = [one for one in parameters if isinstance(one, TakenParameter) and not one.otherwise.is_required]
     defaults = tuple((one.name, one.otherwise.default) for one in taken)
     record = ClassOperator(
@@ -158,6 +158,11 @@ def of_class(found: UserClass) -> ClassOperator:
     if record.misnamed:
         raise SpecError(f"{record.misnamed}; give the class another name")
     return record
+
+
+def _replaces(given: Iterable[tuple[str, str]]) -> bool:
+    """Return whether a constructor gets output channels, so that the class can change them as a layer does."""
+    return any(attribute == "c_out" for _, attribute in given)
 
 
 def _kinds(attributes: Collection[str]) -> Iterator[SiteKind]:
@@ -243,8 +248,7 @@ class _Trial(_AtSites):
 
     def __call__(self, site: Site, parameters: Parameters) -> str | None:
         """Return why the class cannot stand there, or None."""
-        is_given_output = any(attribute == "c_out" for _, attribute in self.given)
-        if site.kind is SiteKind.LAYER and not is_given_output and (site.c_in != site.c_out or site.stride != 1):
+        if site.kind is SiteKind.LAYER and not _replaces(self.given) and (site.c_in != site.c_out or site.stride != 1):
             return "it keeps channels and size of the map"
         build: Callable[..., nn.Module] = self.module
         arguments = tuple(self.arguments(site, parameters).items())

@@ -32,15 +32,13 @@ def arguments_at(
         defaults: of the constructor, where it has them, for arguments that the replaced layer may have, too.
         parameters: the others, by name.
     """
-    arguments = {name: getattr(site, attribute) for name, attribute in given}
+    arguments, stock = {name: getattr(site, attribute) for name, attribute in given}, dict(site.stock)
     for name, value in parameters.items():
+        setting, has_default = _OTHER_NAMES.get(name, name), name in defaults
         if name not in SETTINGS or value != STOCK:
             arguments[name] = value
-            continue
-        setting = _OTHER_NAMES.get(name, name)
-        of_layer = {key: one for key, one in site.stock if name not in defaults or key not in site.unwritten}
-        if setting in of_layer:
-            arguments[name] = of_layer[setting]
-        elif name in defaults:
+        elif setting in stock and not (has_default and setting in site.unwritten):
+            arguments[name] = stock[setting]
+        elif has_default:
             arguments[name] = defaults[name]
     return arguments
